@@ -1,0 +1,1 @@
+"""The demo: real work on real files, while everything that takes part in it is killed."""

@@ -1,0 +1,24 @@
+"""`dq executors`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from dq.cli.options import json_option
+from dq.cli.table import render
+
+
+@click.command("executors")
+@json_option
+def command(as_json: bool) -> None:
+    """List the executors that are installed, what they can do, and why one does not load."""
+    from dq.executor.discovery import available
+
+    found = available()
+    if as_json:
+        rows = [{"name": one.name, "capabilities": _words(one.capabilities), "error": one.error} for one in found]
+        print(json.dumps(rows, indent=1))
+        return
+    print(render(["name", "can", "error"], [[one.name, " ".join(_words(one.capabilities)), one.error] for one in found]))

@@ -1,0 +1,182 @@
+"""Finds the supervisor of a database file, or starts one as a child of this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dq import errors
+from dq.client.sock import dial
+
+PATIENCE = 15.0  # seconds for another supervisor, that starts or drains, to listen or to be gone
+_POLL = 0.02  # seconds between two attempts to connect
+_TWICE = 0.1  # seconds between two SIGTERMs: two that are pending at once would count as one
+
+# Supervisors that serve on for other clients after this process has let go of them; kept so that they can be reaped.
+_left: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a supervisor is started; the words of `python -m dq.crew`.
+
+    Attributes:
+        workers: How many worker processes; None for one a core.
+        executors: name -> spec, such as {"io": "thread:64"}.
+        start_method: "fork" (from a template) or "spawn".
+        hang: Seconds without a beat after which a worker counts as hung.
+        grace: Seconds that running steps have to finish when the supervisor stops.
+        ephemeral: Whether it stops when its last client leaves.
+    """
+
+    workers: int | None = None
+    executors: Mapping[str, str] = field(default_factory=dict)
+    start_method: str = "fork"
+    hang: float = 10.0
+    grace: float = 5.0
+    ephemeral: bool = True
+
+    def words(self) -> list[str]:
+        words = ["--start-method", self.start_method, "--hang", repr(self.hang), "--grace", repr(self.grace)]
+        if self.workers is not None:
+            words += ["--workers", str(self.workers)]
+        for name, spec in self.executors.items():
+            words += ["--executor", f"{name}={spec}"]
+        if self.ephemeral:
+            words.append("--ephemeral")
+        return words
+
+
+class Launcher:
+    """The way to the supervisor of one file. Used by one thread at a time.
+
+    Args:
+        db: The database file's absolute path.
+        options: How to start a supervisor; None where one must only be found.
+    """
+
+    def __init__(self, db: str, options: Options | None) -> None:
+        self.db = db
+        self._options = options
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def child(self) -> int:
+        """The pid of the supervisor that this launcher has started, 0 if there is none or it has ended."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else 0
+
+    def connect(self, hold_off: float = 0.0, pause: Callable[[float], None] = time.sleep) -> socket.socket:
+        """A socket to the supervisor, which is started if there is none.
+
+        Args:
+            hold_off: Seconds to wait for somebody else to start it first.
+            pause: Waits for a number of seconds; may raise to give up.
+
+        Raises:
+            StoreError: The supervisor can't serve the file; the subclass and the message say why.
+            SupervisorLost: It ended before it was ready.
+        """
+        begun = time.monotonic()
+        patience = PATIENCE + (self._options.grace if self._options else 0.0)
+        while True:
+            sock = dial(self.db)
+            if sock is not None:
+                return sock
+            waited = time.monotonic() - begun
+            if waited >= hold_off:
+                try:
+                    self.start()
+                    continue
+                except errors.DatabaseInUse:
+                    if waited >= patience:
+                        raise
+            pause(_POLL)
+
+    def start(self) -> None:
+        """Starts a supervisor and returns when it listens. Raises like `connect`, and DatabaseInUse."""
+        if self._options is None:
+            raise errors.SupervisorLost(f"no supervisor works on {self.db}; start one with `dq up --db {self.db}`")
+        self.release()
+        child, pipe = _spawn(self.db, self._options)
+        self._child = child
+        try:
+            with open(pipe, "rb") as ready:
+                line = ready.readline()
+        except BaseException:
+            child.terminate()
+            raise
+        error = _read(line, self.db)
+        if error is not None:
+            code = child.wait()
+            self._child = None
+            raise error if line else errors.SupervisorLost(f"{error} (exit code {code}; its output says more)")
+
+    def wait(self) -> None:
+        """Waits until the child has stopped. Ctrl-C meanwhile makes it hand running steps back at once."""
+        child = self._child
+        if child is None:
+            return
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            try:
+                child.wait(_TWICE)
+            except subprocess.TimeoutExpired:
+                child.terminate()
+            child.wait()
+            raise
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Lets go of the child, whether it runs on or not."""
+        _left[:] = [child for child in _left if child.poll() is None]
+        if self._child is not None and self._child.poll() is None:
+            _left.append(self._child)
+        self._child = None
+
+
+def _spawn(db: str, options: Options) -> tuple[subprocess.Popen[bytes], int]:
+    """The new process and the fd on which it tells that it is ready.
+
+    -P keeps a module of the working folder from taking the place of one that the supervisor needs.
+    """
+    reader, writer = os.pipe()
+    command = [sys.executable, "-P", "-m", "dq.crew", "--db", db, *options.words(), "--ready-fd", str(writer)]
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(writer,), start_new_session=True)
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return child, reader
+
+
+def _read(line: bytes, db: str) -> errors.DqError | None:
+    """What a new supervisor tells: None if it is ready."""
+    try:
+        told = json.loads(line)
+        name, text, pid = told.get("error"), str(told.get("text", "")), int(told.get("pid") or 0)
+    except (ValueError, AttributeError, TypeError):
+        return errors.SupervisorLost(f"the supervisor of {db} ended before it was ready")
+    if name is None:
+        return None
+    return revive(name, text, pid)
+
+
+def revive(name: str, text: str, pid: int = 0) -> errors.DqError:
+    """The error of dq.errors that another process names."""
+    kind = getattr(errors, name, None)
+    if kind is errors.DatabaseInUse:
+        return errors.DatabaseInUse(text, pid)
+    if kind is errors.StepError or not (isinstance(kind, type) and issubclass(kind, errors.DqError)):
+        return errors.DqError(f"{name}: {text}")
+    return kind(text)

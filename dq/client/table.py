@@ -1,0 +1,107 @@
+"""The functions of a connection, numbered by it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any
+
+from dq.executor.frames import Define, encode
+from dq.executor.functions import body_of, describe, digest
+
+_CACHE_MAX = 4096
+
+Call = tuple[int, tuple[Any, ...], dict[str, Any]]
+
+
+class Table:
+    """Numbers functions, each once, and keeps what introduces them to a supervisor.
+
+    Attributes:
+        cache: The numbers of functions whose description can't change. Read it first; a miss goes to `call`.
+        frames: The Define frames; that of function N stands at N - 1.
+    """
+
+    def __init__(self, script: str) -> None:
+        self._script = script
+        self._lock = threading.Lock()
+        self._numbers: dict[bytes, int] = {}
+        self.cache: dict[Any, int] = {}
+        self.frames: list[bytes] = []
+
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The number of a function, and the arguments to call it with.
+
+        What carries an argument of its own (a partial, a bound method) is taken apart, so that a thousand of them are
+        one function with a thousand arguments.
+
+        Raises:
+            NotPicklable: It travels by value and can't.
+        """
+        function, args, kwargs = _apart(function, args, kwargs)
+        return self.number(function), args, kwargs
+
+    def number(self, function: Any, kind: str = "step") -> int:
+        """The number of a function as a step or a workflow. Raises NotPicklable."""
+        if kind == "step" and type(function).__hash__ is not None:
+            known = self.cache.get(function)
+            if known is not None:
+                return known
+        name, code = describe(function)
+        executor, max_crashes = getattr(function, "executor", ""), getattr(function, "max_crashes", 3)
+        if not hasattr(function, "__dq_body__"):
+            executor, max_crashes = "", 3
+        mark = digest(name, code, kind, executor, max_crashes, self._script)
+        with self._lock:
+            number = self._numbers.get(mark)
+            if number is None:
+                number = len(self.frames) + 1
+                self.frames.append(encode(Define(number, name, kind, mark, code, executor, max_crashes)))
+                self._numbers[mark] = number
+        if kind == "step" and _is_constant(function, code):
+            if len(self.cache) >= _CACHE_MAX:
+                self.cache.clear()
+            self.cache[function] = number
+        return number
+
+
+def _is_constant(function: Any, code: bytes) -> bool:
+    """Whether the same object will always have the same description.
+
+    What travels by value may change between two calls: a variable that it closes over, a global that it reads.
+    """
+    if not code:
+        return type(function).__hash__ is object.__hash__ and type(function).__eq__ is object.__eq__
+    body = body_of(function)
+    return (
+        isinstance(function, FunctionType)
+        and body is function
+        and not (body.__closure__ or body.__defaults__ or body.__kwdefaults__ or body.__dict__)
+        and _is_closed(body.__code__)
+    )
+
+
+def _is_closed(code: CodeType) -> bool:
+    """Whether code reads nothing but its arguments."""
+    return not code.co_names and all(_is_closed(const) for const in code.co_consts if isinstance(const, CodeType))
+
+
+def _apart(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Calls that mean the same, down to a function that travels by name if there is one."""
+    while True:
+        if type(function) is functools.partial:
+            args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+            function = function.func
+            continue
+        inner: Callable[..., Any] | None = None
+        if isinstance(function, MethodType):
+            inner, self = function.__func__, function.__self__
+        elif not isinstance(function, (FunctionType, BuiltinFunctionType, type)) and callable(function):
+            inner, self = getattr(type(function), "__call__", None), function
+        if not isinstance(inner, FunctionType) or hasattr(function, "__dq_body__") or describe(inner).code:
+            return function, args, kwargs
+        return inner, (self, *args), kwargs

@@ -1,0 +1,254 @@
+"""What clients ask of the supervisor, message by message."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from dq.crew.claims import Batch, Row
+from dq.crew.peer import Peer
+from dq.executor import frames
+from dq.model.states import CANCELLED, STATUS, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dq.crew.hosts import Hosts
+    from dq.crew.ledger import Function, Run
+    from dq.crew.results import Results
+    from dq.crew.supervisor import Supervisor
+
+ADOPT_CHUNK = 500  # recorded results in one frame
+
+
+class Client:
+    """One connection, and the numbers it has given to its functions."""
+
+    def __init__(self, peer: Peer, context: int) -> None:
+        self.peer = peer
+        self.context = context
+        self.functions: dict[int, Function] = {}
+        self.batches: set[Batch] = set()
+
+
+def same_user(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to the user that the supervisor runs as."""
+    _pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(uid == os.geteuid())
+
+
+class Clients:
+    """Answers clients. Whatever is promised to them leaves by `committer.after_sync`."""
+
+    def __init__(self, supervisor: Supervisor, hosts: Hosts, results: Results) -> None:
+        self._sup = supervisor
+        self._ledger = supervisor.ledger
+        self._committer = supervisor.committer
+        self._scheduler = supervisor.scheduler
+        self._store = supervisor.store
+        self._hosts = hosts
+        self._results = results
+        self.all: dict[int, Client] = {}
+        self.seen = 0
+        self._handlers: dict[type, Callable[[Client, Any], None]] = {
+            frames.Define: self._define, frames.Submit: self._submit, frames.Resubmit: self._resubmit,
+            frames.Adopt: self._adopt, frames.Start: self._start, frames.Find: self._find, frames.Watch: self._watch,
+            frames.Cancel: self._cancel, frames.Census: self._census, frames.Flush: self._flush,
+            frames.Lease: self._lease, frames.Bye: self._bye,
+        }  # fmt: skip
+
+    def hear(self, client: Client, message: frames.Any) -> bool:
+        """Does what a client asks; False where its message has no place here."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return False
+        handler(client, message)
+        return True
+
+    def answer(self, client: Client, message: frames.Message, *, eager: bool = True) -> None:
+        """Sends when everything decided so far is on disk."""
+        self._committer.after_sync.append((client.peer, message))
+        self._committer.eager = self._committer.eager or eager
+
+    def welcome(self, peer: Peer, hello: frames.Hello) -> Client:
+        context = 0
+        if hello.context is not None:
+            context = self._ledger.context(hello.context)
+            if self._scheduler.pools and self._sup.options.workers:
+                self._sup.staff.renew(context, hello.context)
+        client = self.all[peer.fd] = Client(peer, context)
+        self.seen += 1
+        first, count = self._ledger.lease()
+        self.answer(client, frames.Welcome(self._ledger.boot_epoch, self._sup.pid, first, count))
+        return client
+
+    def gone(self, client: Client) -> None:
+        """The work of a client that has left goes on; its results are kept in the file."""
+        self.all.pop(client.peer.fd, None)
+        for batch in client.batches:
+            batch.owner = None
+        for run in self._ledger.runs.values():
+            run.watchers.discard(client.peer)
+
+    def _define(self, client: Client, message: frames.Define) -> None:
+        client.functions[message.number] = self._ledger.function(message, client.context)
+
+    def _lease(self, client: Client, _message: frames.Lease) -> None:
+        self.answer(client, frames.Leased(*self._ledger.lease()))
+
+    def _submit(self, client: Client, message: frames.Submit) -> None:
+        if message.rows:
+            self._accept(client, message.rows)
+        self.answer(client, frames.Acked(1), eager=False)
+
+    def _accept(self, client: Client, submitted: list[tuple[int, int, bytes]]) -> None:
+        """New steps: into the group, and into their lanes."""
+        functions, now = client.functions, self._sup.clock.now()
+        group = self._committer.group
+        rows: list[Row] = [(id, 1, functions[number].id, args) for id, number, args in submitted]
+        group.steps += [(id, function, args, now) for id, _, function, args in rows]
+        self._committer.dirty = True
+        for batch, part in self._batches(client, rows):
+            group.batches.append((batch.first, batch.last))
+            numbers = {row[2] for row in part}
+            if len(numbers) == 1:
+                self._queue(client, part, batch)
+            else:
+                for stretch in _stretches(part):
+                    self._queue(client, stretch, batch)
+
+    def _batches(self, client: Client, rows: list[Row]) -> list[tuple[Batch, list[Row]]]:
+        """Cuts rows where their ids are not consecutive; most often nowhere."""
+        made: list[tuple[Batch, list[Row]]] = []
+        start = 0
+        for end in range(1, len(rows) + 1) if rows[-1][0] - rows[0][0] != len(rows) - 1 else [len(rows)]:
+            if end == len(rows) or rows[end][0] != rows[end - 1][0] + 1:
+                part = rows[start:end]
+                batch = Batch(part[0][0], part[-1][0], len(part), client.peer)
+                self._ledger.batches[batch.first] = batch
+                client.batches.add(batch)
+                made.append((batch, part))
+                start = end
+        return made
+
+    def _queue(self, client: Client, rows: list[Row], batch: Batch) -> None:
+        if not self._sup.options.workers:
+            return  # this supervisor only takes down what others will do
+        function = self._ledger.functions[rows[0][2]]
+        lane = self._scheduler.lane(function)
+        if lane is None:
+            self._results.no_executor(function, rows, batch)
+        else:
+            self._scheduler.enqueue(lane, client.peer.fd, rows, batch)
+
+    def _resubmit(self, client: Client, message: frames.Resubmit) -> None:
+        """Rows that an earlier supervisor may have written already: only the unknown ones are new."""
+        known = set(self._store.known_steps([row[0] for row in message.rows]))
+        fresh = [row for row in message.rows if row[0] not in known]
+        if fresh:
+            self._accept(client, fresh)
+        if known:
+            self._take_over(client, known)
+        self.answer(client, frames.Acked(1), eager=False)
+
+    def _adopt(self, client: Client, message: frames.Adopt) -> None:
+        self._take_over(client, set(message.steps))
+        for run in message.runs:
+            self._watch(client, frames.Watch(run))
+
+    def _take_over(self, client: Client, ids: set[int]) -> None:
+        """A client that was here before wants these results: recorded ones now, the others when they come."""
+        if self._committer.dirty:
+            self._committer.commit()
+        recorded: list[tuple[int, int, bytes, int, int]] = [*self._store.results(sorted(ids))]
+        for start in range(0, len(recorded), ADOPT_CHUNK):
+            self.answer(client, frames.Results(0, recorded[start : start + ADOPT_CHUNK]))
+        open_ids = sorted(ids - {row[0] for row in recorded})
+        for batch in self._ledger.batches.values():
+            if open_ids and batch.owner is None and any(batch.first <= id <= batch.last for id in open_ids):
+                batch.owner = client.peer
+                client.batches.add(batch)
+
+    def _start(self, client: Client, message: frames.Start) -> None:
+        self.answer(client, frames.Acked(1), eager=False)
+        function = client.functions[message.function]
+        run = self._ledger.by_name.get(message.name)
+        if run is not None:
+            id, name, fingerprint = run.id, run.function.name, run.fingerprint
+        elif (recorded := self._store.find_run(message.name)) is not None:
+            id, fingerprint = recorded.id, recorded.fingerprint
+            name = self._ledger.functions[recorded.function].name
+        else:
+            self._ledger.start(message.id, message.name, function, message.args, message.fingerprint)
+            self.answer(client, frames.Started(message.ticket, message.id, True))
+            return
+        if id != message.id and (name != function.name or fingerprint != message.fingerprint):
+            self.answer(client, frames.Clash(message.ticket, name, self._hosts.arguments(id)))
+            return
+        if run is not None:
+            self._hosts.renew(run, function)
+        self.answer(client, frames.Started(message.ticket, id, id == message.id))
+
+    def _watch(self, client: Client, message: frames.Watch) -> None:
+        run = self._ledger.runs.get(message.run)
+        if run is not None and run.state == RunState.RUNNING:
+            run.watchers.add(client.peer)
+        else:
+            self.answer(client, self._ended(message.run, run))
+
+    def _ended(self, id: int, run: Run | None) -> frames.Ended:
+        if run is not None and run.state == RunState.BLOCKED:
+            return frames.Ended(id, RunState.BLOCKED, run.reason.encode())
+        if self._committer.dirty:
+            self._committer.commit()
+        row = self._store.run_by_id(id)
+        if row is None:
+            return frames.Ended(id, "", b"")
+        return frames.Ended(id, row.state, row.payload or (row.reason or "").encode())
+
+    def _find(self, client: Client, message: frames.Find) -> None:
+        if self._committer.dirty:
+            self._committer.commit()
+        row = self._store.find_run(message.name)
+        if row is None:
+            self.answer(client, frames.Record(message.ticket, 0, "", "", "", 0, 0))
+            return
+        done, steps = self._store.run_progress(row.id)
+        name = self._ledger.functions[row.function].name
+        self.answer(client, frames.Record(message.ticket, row.id, name, row.state, row.reason or "", done, steps))
+
+    def _cancel(self, client: Client, message: frames.Cancel) -> None:
+        taken = self._scheduler.withdraw(client.peer.fd, set(message.steps))
+        payload = self._results.cancelled
+        now = self._sup.clock.now()
+        for row, batch in taken:
+            self._committer.group.results.append((row[0], None, STATUS[CANCELLED], row[1], 0, 0, now, now, payload))
+            self._results.count_down(batch, 1)
+        self._committer.dirty = self._committer.dirty or bool(taken)
+        self.answer(client, frames.CancelDone(message.ticket, [row[0] for row, _ in taken]))
+
+    def _census(self, client: Client, message: frames.Census) -> None:
+        client.peer.send(self._sup.census(message.ticket))
+
+    def _flush(self, client: Client, message: frames.Flush) -> None:
+        self.answer(client, frames.Flushed(message.ticket))
+
+    def _bye(self, client: Client, message: frames.Bye) -> None:
+        self.gone(client)
+        stops = self._sup.options.ephemeral and not self.all
+        self.answer(client, frames.Farewell(stops))
+        if stops:
+            self._sup.stop("its last client has left", now=message.now)
+
+
+def _stretches(rows: list[Row]) -> list[list[Row]]:
+    """Cuts rows where the function changes."""
+    parts: list[list[Row]] = []
+    for row in rows:
+        if parts and parts[-1][0][2] == row[2]:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts

@@ -1,0 +1,198 @@
+"""Group commit: one transaction and one sync for all that arrived since the last one.
+
+The order is the promise: write, COMMIT, then send what may run (its row is in the WAL), then sync, then tell whoever
+waits. Nothing in `after_sync` leaves before a sync has returned that began after the COMMIT of its group.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dq import errors
+from dq.store.group import Group
+
+if TYPE_CHECKING:
+    from dq.crew.peer import Peer
+    from dq.executor.frames import Message
+    from dq.store.store import Store
+
+LAZY = 0.002  # seconds that a mere acknowledgement waits for a result to share its sync
+INLINE_MAX = 0.0004  # seconds; a slower sync runs in the thread while the next group collects
+
+Mail = list[tuple["Peer", "bytes | Message"]]
+
+
+class Committer:
+    """Collects what one turn of the loop decides, and puts it down.
+
+    Attributes:
+        group: what the next transaction writes.
+        after_commit: what is sent once the group is in the WAL: claims.
+        after_sync: what is sent once it is on disk: results, acknowledgements.
+        eager: whether somebody waits for this group's sync; else it may take up to LAZY seconds.
+    """
+
+    def __init__(self, store: Store, notice: Callable[[str], None]) -> None:
+        self._store = store
+        self._notice = notice
+        self.group = Group()
+        self.dirty = False
+        self.eager = False
+        self.after_commit: Mail = []
+        self.after_sync: Mail = []
+        self.then: list[Callable[[], None]] = []
+        self._waiting: Mail = []  # committed, not synced
+        self._unsynced = False
+        self._deadline = 0.0
+        self._cost = 0.0001  # seconds a sync takes, averaged
+        self._thread = _SyncThread(store)
+        self.wake_fd = self._thread.wake_fd
+        self._in_flight: Mail | None = None
+        self.commits = 0
+        self.syncs = 0
+
+    def commit(self) -> None:
+        """Writes the group, sends what may go, and syncs if somebody waits for it."""
+        if self.dirty:
+            self._write()
+            _send(self.after_commit)
+            for action in self.then:
+                action()
+            self.then.clear()
+        if self.after_sync:
+            if not self._waiting:
+                self._deadline = time.monotonic() + LAZY
+            self._waiting += self.after_sync
+            self.after_sync.clear()
+        if self._in_flight is not None:
+            return
+        if not self._waiting and not self._unsynced:
+            return
+        if self.eager or time.monotonic() >= self._deadline:
+            self._sync()
+
+    def _write(self) -> None:
+        group, self.group, self.dirty = self.group, Group(), False
+        self._store_commit(group)
+        self.commits += 1
+        if not self._unsynced:
+            self._unsynced = True
+            self._deadline = time.monotonic() + LAZY
+
+    def _store_commit(self, group: Group) -> None:
+        """A full disk stops the clock, not the work: the same group is written when there is room again."""
+        told = False
+        while True:
+            try:
+                self._store.commit(group)
+            except errors.DiskFull as error:
+                if not told:
+                    self._notice(f"{error} dq keeps what it has in memory and tries again every 0.2 s.")
+                    told = True
+                time.sleep(0.2)
+            else:
+                if told:
+                    self._notice("There is room on the disk again; dq goes on.")
+                return
+
+    def _sync(self) -> None:
+        mail, self._waiting = self._waiting, []
+        self.eager = False
+        if not self._unsynced:
+            _send(mail)
+            return
+        self._unsynced = False
+        if self._cost > INLINE_MAX:
+            self._in_flight = mail
+            self._thread.start()
+            return
+        self._done(self._store.sync())
+        _send(mail)
+
+    def synced(self) -> None:
+        """The thread has finished its sync."""
+        seconds = self._thread.finish()
+        if self._in_flight is not None:
+            mail, self._in_flight = self._in_flight, None
+            self._done(seconds)
+            _send(mail)
+
+    def _done(self, seconds: float) -> None:
+        self._cost += (seconds - self._cost) * 0.125
+        self.syncs += 1
+
+    def settle(self) -> None:
+        """Commits, syncs and sends all there is, however long it takes."""
+        self.eager = True
+        while self.dirty or self.after_sync or self._waiting or self._unsynced or self._in_flight is not None:
+            if self._in_flight is not None:
+                self._thread.wait()
+                self.synced()
+            self.eager = True
+            self.commit()
+
+    @property
+    def cost(self) -> float:
+        """Seconds that a sync takes, averaged."""
+        return self._cost
+
+    def timeout(self) -> float | None:
+        """Seconds until something must be synced, None if nothing waits."""
+        if self._in_flight is not None or not (self._waiting or self._unsynced):
+            return None
+        return 0.0 if self.eager else max(0.0, self._deadline - time.monotonic())
+
+
+def _send(mail: Mail) -> None:
+    for peer, message in mail:
+        if isinstance(message, bytes):
+            peer.write(message)
+        else:
+            peer.send(message)
+    mail.clear()
+
+
+class _SyncThread:
+    """One sync at a time, beside the loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._go = threading.Semaphore(0)
+        self._finished = threading.Event()
+        self._seconds = 0.0
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dq-sync", daemon=True)
+            self._thread.start()
+        self._finished.clear()
+        self._go.release()
+
+    def _run(self) -> None:
+        while True:
+            self._go.acquire()
+            try:
+                self._seconds = self._store.sync()
+            except BaseException as error:  # noqa: BLE001 -- raised again in the loop
+                self._error = error
+            self._finished.set()
+            os.eventfd_write(self.wake_fd, 1)
+
+    def wait(self) -> None:
+        self._finished.wait()
+
+    def finish(self) -> float:
+        try:
+            os.eventfd_read(self.wake_fd)
+        except BlockingIOError:
+            pass
+        if self._error is not None:
+            raise self._error
+        return self._seconds

@@ -1,0 +1,211 @@
+"""Runs and the hosts that run them: who has which, what they ask for, what they are told."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from dq import errors
+from dq.crew.claims import Row
+from dq.crew.members import Member
+from dq.executor import frames
+from dq.model.states import RunState
+from dq.store.group import AttemptRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dq.crew.ledger import Function, Run
+    from dq.crew.reaper import Death
+    from dq.crew.results import Results
+    from dq.crew.supervisor import Supervisor
+
+HISTORY_ROWS = 1000  # recorded steps in one frame
+
+
+class Hosts:
+    """The supervisor's side of runs."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._sup = supervisor
+        self._ledger = supervisor.ledger
+        self._committer = supervisor.committer
+        self._scheduler = supervisor.scheduler
+        self._store = supervisor.store
+        self.results: Results
+        self.functions: dict[Member, dict[int, Function]] = {}
+        self.deliveries: dict[Member, list[tuple[int, int, int, int, bytes]]] = {}
+
+    # --- assignment -----------------------------------------------------------------------
+
+    def assign(self) -> None:
+        """Gives each run that nobody has to the host of its context, if that is ready."""
+        for run in list(self._ledger.runs.values()):
+            if run.host is not None or run.state != RunState.RUNNING or run.ending is not None:
+                continue
+            host = self._sup.staff.hosts.get(run.function.context)
+            if host is not None and host.ready and not host.stopping:
+                self._assign(run, host)
+
+    def _assign(self, run: Run, host: Member) -> None:
+        """Sends a run with its history. What is read here is in the file; it leaves when it is on disk."""
+        if self._committer.dirty:
+            self._committer.commit()
+        run.host = host
+        host.runs.add(run.id)
+        mail = self._committer.after_sync
+        self._define(host, run.function.id)
+        mail.append((host.peer, frames.Assign(run.id, run.name, run.function.id, self.arguments(run.id))))
+        steps = iter(self._store.run_steps(run.id))
+        while True:
+            rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes]] = [
+                *itertools.islice(steps, HISTORY_ROWS)
+            ]
+            if not rows:
+                break
+            for number in {row[1] for row in rows}:
+                self._define(host, number)
+            mail.append((host.peer, frames.History(run.id, rows, False)))
+        mail.append((host.peer, frames.History(run.id, [], True)))
+        self._committer.eager = True
+
+    def _define(self, host: Member, number: int) -> None:
+        if number not in host.defined:
+            host.defined.add(number)
+            self._committer.after_sync.append((host.peer, self._ledger.functions[number].define))
+
+    def arguments(self, run: int) -> bytes:
+        """A run's recorded arguments."""
+        if self._committer.dirty:
+            self._committer.commit()
+        row = self._store.run_by_id(run)
+        return row.args if row is not None else b""
+
+    def renew(self, run: Run, function: Function) -> None:
+        """Somebody has started a run again that is here already: a blocked one is tried with the code of today."""
+        if run.function is not function:
+            run.function = function
+        if run.state == RunState.BLOCKED:
+            self._ledger.change(run, RunState.RUNNING)
+
+    # --- what hosts say -------------------------------------------------------------------
+
+    def hear(self, host: Member, message: frames.Any) -> bool:
+        """Does what a host asks; False where its message has no place here."""
+        match message:
+            case frames.Steps(rows):
+                self._steps(host, rows)
+            case frames.Define():
+                known = self.functions.setdefault(host, {})
+                known[message.number] = self._ledger.function(message, host.nursery.context_id)
+            case frames.Finish(id, state, payload):
+                self._finish(host, id, state, payload)
+            case frames.Block(id, reason):
+                self._block(host, id, reason)
+            case frames.Lease():
+                self._committer.after_sync.append((host.peer, frames.Leased(*self._ledger.lease())))
+                self._committer.eager = True
+            case _:
+                return False
+        return True
+
+    def _steps(self, host: Member, asked: list[tuple[int, int, int, str, int, bytes, bytes]]) -> None:
+        functions, runs, flow = self.functions[host], self._ledger.runs, self._ledger.flow
+        now = self._sup.clock.now()
+        by_function: dict[Function, list[Row]] = {}
+        written = self._committer.group.flow_steps
+        for id, run_id, number, scope, occurrence, fingerprint, args in asked:
+            run = runs.get(run_id)
+            if run is None or run.host is not host:
+                continue  # the run was taken away meanwhile; its next host asks again
+            function = functions[number]
+            written.append((id, run_id, function.id, scope, occurrence, fingerprint, args, now))
+            run.open += 1
+            flow[id] = run
+            by_function.setdefault(function, []).append((id, 1, function.id, args))
+        self._committer.dirty = True
+        for function, rows in by_function.items():
+            self._queue(host, function, rows)
+
+    def _queue(self, host: Member, function: Function, rows: list[Row]) -> None:
+        lane = self._scheduler.lane(function)
+        if lane is None:
+            self.results.no_executor(function, rows, None)
+            return
+        only = {self._ledger.flow[row[0]] for row in rows}
+        run = only.pop() if len(only) == 1 else None
+        self._scheduler.enqueue(lane, -1 - host.slot, rows, None, run)
+
+    def _finish(self, host: Member, id: int, state: str, payload: bytes) -> None:
+        run = self._ledger.runs.get(id)
+        if run is None or run.host is not host:
+            return
+        self._let_go(run, host)
+        if run.open:
+            run.ending = (state, payload)  # a run ends when the steps that it has submitted have ended
+        else:
+            self.end(run, state, payload)
+
+    def end(self, run: Run, state: str, payload: bytes) -> None:
+        """Records what a run came to, and tells whoever watches it once that is on disk."""
+        self._ledger.change(run, RunState(state), payload)
+        self._tell(run, payload)
+
+    def _block(self, host: Member, id: int, reason: str) -> None:
+        run = self._ledger.runs.get(id)
+        if run is not None and run.host is host:
+            self._let_go(run, host)
+            self._ledger.change(run, RunState.BLOCKED, reason=reason)
+            self._tell(run, reason.encode())
+
+    def _tell(self, run: Run, payload: bytes) -> None:
+        ended = frames.Ended(run.id, run.state, payload)
+        self._committer.after_sync += [(peer, ended) for peer in run.watchers]
+        self._committer.eager = True
+        run.watchers.clear()
+
+    @staticmethod
+    def _let_go(run: Run, host: Member) -> None:
+        run.host = None
+        host.runs.discard(run.id)
+
+    # --- what hosts are told --------------------------------------------------------------
+
+    def deliver(self) -> None:
+        """Puts the turn's completions in the mail, one frame for each host."""
+        for host, rows in self.deliveries.items():
+            self._committer.after_sync.append((host.peer, frames.Deliver(rows)))
+        self.deliveries.clear()
+
+    def bereave(self, host: Member, running: int, death: Death) -> None:
+        """Takes a dead host's runs back. The one whose code it was running is charged."""
+        self.functions.pop(host, None)
+        self.deliveries.pop(host, None)
+        for id in list(host.runs):
+            run = self._ledger.runs.get(id)
+            if run is None:
+                continue
+            self._let_go(run, host)
+            if id == running and not host.why.startswith("handed back"):
+                self._charge(run, host, death)
+
+    def _charge(self, run: Run, host: Member, death: Death) -> None:
+        run.crashes += 1
+        cause = f"{host.why}; the host {death}" if host.why else f"the host {death}"
+        row = AttemptRow(run.id, run.crashes, 0, "crashed", host.pid, 1, cause, self._sup.clock.now())
+        self._committer.group.attempts.append(row)
+        self._committer.dirty = True
+        if run.crashes >= run.function.max_crashes:
+            from dq.crew.results import failure
+
+            text = f"The workflow {run.function.name} killed its host {run.crashes} times. Last time {cause}."
+            run.ending = (RunState.FAILED, failure(errors.StepCrashed(text)))
+            if not run.open:
+                self.end(run, *run.ending)
+
+
+def contexts(runs: Iterable[Run]) -> set[int]:
+    """The contexts of runs that nobody has."""
+    return {
+        run.function.context for run in runs if run.host is None and run.state == RunState.RUNNING and not run.ending
+    }

@@ -1,0 +1,139 @@
+"""The supervisor's side of a template: starts it, asks it for members, starts it again when it dies.
+
+One nursery for each place that user code comes from and each text of its script, so that edited code gets a template
+of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dq.crew.peer import Peer
+from dq.executor.frames import VERSION, Broken, Context, Fork, Hello, Ready, encode
+
+if TYPE_CHECKING:
+    from dq.crew.members import Member
+    from dq.crew.poller import Poller
+
+BACKOFF = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before the next try
+_HASH_SEED = "0"  # sets and dicts of strings keep their order between a run and its replay
+
+
+class Nursery:
+    """A template process. `ready` once user code is imported; `trouble` holds the traceback if that failed."""
+
+    def __init__(self, context_id: int, context: Context, db: str, start_method: str, poller: Poller) -> None:
+        self.context_id = context_id
+        self.context = context
+        self.start_method = start_method
+        self.trouble = ""
+        self.ready = False
+        self.pid = 0
+        self.pidfd = -1
+        self.peer: Peer | None = None
+        self.failures = 0
+        self.retry_at = 0.0
+        self.threads = 1
+        self._db = db
+        self._poller = poller
+        self._process: subprocess.Popen[bytes] | None = None
+        self._spawned: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.context_id, self.context.source
+
+    @property
+    def spawns(self) -> bool:
+        """Whether members are started afresh, since forking this template would not be safe or is not wanted."""
+        return self.start_method == "spawn" or self.threads > 1
+
+    def start(self) -> None:
+        """Starts the template, unless it lives."""
+        if self.peer is None:
+            self.peer, self._process = self._launch("serve")
+            self.pid = self._process.pid
+            self.pidfd = os.pidfd_open(self.pid)
+            self.ready = False
+
+    def _launch(self, mode: str) -> tuple[Peer, subprocess.Popen[bytes]]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        root = str(Path(__file__).resolve().parents[2])
+        env = dict(os.environ, PYTHONHASHSEED=_HASH_SEED)
+        env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
+        with theirs:
+            fd = theirs.fileno()
+            command = [self.context.python or sys.executable, "-P", "-m", "dq.crew.template", mode, str(fd), self._db]
+            process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)
+        peer = Peer(ours, self._poller)
+        peer.send(Hello(VERSION, os.getpid(), b"", self.context))
+        return peer, process
+
+    def fork(self, member: Member, executor: str, boot_epoch: int) -> None:
+        """Asks for a member's process; it answers on its own socket with Joined."""
+        main, child_main = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for sock in (main, child_main):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        order = Fork(member.kind, executor, member.slot, member.nonce, boot_epoch)
+        fds = [child_main.fileno(), child_control.fileno()]
+        if self.spawns:
+            peer, process = self._launch("spawn")
+            peer.sock.setblocking(True)
+            peer.write(encode(order), fds)
+            peer.close()
+            self._spawned[process.pid] = process
+        elif self.peer is not None:
+            self.peer.write(encode(order), fds)
+        child_main.close()
+        child_control.close()
+        member.peer = Peer(main, self._poller)
+        member.control = Peer(control, self._poller)
+
+    def hear(self, message: object) -> None:
+        """Takes what the template says."""
+        match message:
+            case Ready(threads):
+                self.ready = True
+                self.threads = threads
+                self.failures = 0
+                self.trouble = ""
+            case Broken(text):
+                self.trouble = text
+            case _:
+                pass
+
+    def dead(self) -> bool:
+        """Whether the kernel says so; reaps the process."""
+        return self._process is not None and self._process.poll() is not None
+
+    def buried(self, now: float) -> None:
+        """The template is dead. It is started again when it is needed and its back-off is over."""
+        if self.peer is not None:
+            self.peer.close()
+            self.peer = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self._process = None
+        if not self.ready:
+            self.failures += 1
+        self.retry_at = now + BACKOFF[min(self.failures, len(BACKOFF) - 1)]
+        self.ready = False
+        self.pid = 0
+
+    def forget(self, pid: int) -> None:
+        """A spawned member is reaped."""
+        process = self._spawned.pop(pid, None)
+        if process is not None:
+            process.returncode = 0
+
+
+def nonce() -> bytes:
+    return secrets.token_bytes(16)

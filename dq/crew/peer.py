@@ -1,0 +1,146 @@
+"""One connection of the supervisor: frames in and out, never blocking."""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from dq.executor.frames import FRAME_MAX, HEAD, Any, BadFrame, Message, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dq.crew.poller import Poller
+
+READ_MAX = 1 << 20  # bytes taken from one connection before the others get their turn
+
+
+class Peer:
+    """A framed, non-blocking socket registered with the supervisor's poller."""
+
+    __slots__ = ("_inbox", "_outbox", "_poller", "closed", "fd", "mask", "out_bytes", "sock")
+
+    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.closed = False
+        self.out_bytes = 0
+        self.mask = select.EPOLLIN
+        self._poller = poller
+        self._inbox = bytearray()
+        self._outbox: deque[memoryview] = deque()
+        poller.register(self.fd, None, self.mask)
+
+    def read(self) -> list[Any]:
+        """The messages that have arrived. Sets `closed` at the end of the stream. Raises BadFrame."""
+        try:
+            chunk = self.sock.recv(READ_MAX)
+        except BlockingIOError:
+            return []
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.closed = True
+            return []
+        inbox = self._inbox
+        if inbox:
+            inbox += chunk
+            if len(inbox) < 4 + HEAD.unpack_from(inbox)[0]:
+                return []
+            messages, used = _split(inbox)
+            del inbox[:used]
+            return messages
+        messages, used = _split(chunk)
+        if used < len(chunk):
+            inbox += memoryview(chunk)[used:]
+        return messages
+
+    def drain(self) -> list[Any]:
+        """All that a dead process had sent."""
+        messages: list[Any] = []
+        while not self.closed:
+            before = len(self._inbox)
+            got = self.read()
+            messages += got
+            if not got and not self.closed and len(self._inbox) == before:
+                break
+        return messages
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        self.write(encode(message), fds)
+
+    def write(self, frame: bytes, fds: Sequence[int] = ()) -> None:
+        """Sends, or keeps what the socket does not take for when it does. fds go with the first byte, at once."""
+        if self.closed:
+            return
+        view = memoryview(frame)
+        if not self._outbox:
+            try:
+                if fds:
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+                    sent = self.sock.sendmsg([view], [rights])
+                else:
+                    sent = self.sock.send(view)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # the peer is gone; its end of stream tells
+            if sent == len(view):
+                return
+            view = view[sent:]
+        self._outbox.append(view)
+        self.out_bytes += len(view)
+        self.want(select.EPOLLOUT, True)
+
+    def flush(self) -> None:
+        """Goes on sending what was kept."""
+        outbox = self._outbox
+        while outbox:
+            try:
+                sent = self.sock.send(outbox[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                outbox.clear()
+                self.out_bytes = 0
+                break
+            self.out_bytes -= sent
+            if sent < len(outbox[0]):
+                outbox[0] = outbox[0][sent:]
+                return
+            outbox.popleft()
+        self.want(select.EPOLLOUT, False)
+
+    def want(self, event: int, wanted: bool) -> None:
+        """Turns an epoll event on or off: EPOLLIN off is how a client that sends too much is made to wait."""
+        mask = self.mask | event if wanted else self.mask & ~event
+        if mask != self.mask and not self.closed:
+            self.mask = mask
+            self._poller.modify(self.fd, mask)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            self._poller.unregister(self.fd)
+            self.sock.close()
+            self.fd = -1
+            self.closed = True
+
+
+def _split(buffer: bytes | bytearray) -> tuple[list[Any], int]:
+    """The whole frames at the start of a buffer, and how many bytes they take."""
+    messages: list[Any] = []
+    at, end = 0, len(buffer)
+    with memoryview(buffer) as view:
+        while end - at >= 4:
+            length = HEAD.unpack_from(buffer, at)[0]
+            if length > FRAME_MAX:
+                raise BadFrame(f"a frame of {length} bytes")
+            if end - at - 4 < length:
+                break
+            messages.append(decode(view[at + 4 : at + 4 + length]))
+            at += 4 + length
+    return messages, at

@@ -1,0 +1,142 @@
+"""Finds dead and hung members, and frees what they held.
+
+Death is told by the kernel (pidfd); then the dead one's socket is drained, it is reaped, its group is killed, and its
+slot says which of its steps it had begun: only those are charged a crash. A hung member has a heart that does not beat
+and either is stopped or makes no progress; it is killed first, and what it held is freed when it is dead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from dq.crew.members import HOST, Member
+from dq.executor.slots import BEGUN, UNSENT, SlotReader
+
+if TYPE_CHECKING:
+    from dq.crew.claims import Batch, Claim, Row
+
+TICK = 1.0  # seconds between two looks at the beats
+GRACE = 3.0  # a gap this long between two ticks means that the supervisor itself was stopped
+
+
+class Death(NamedTuple):
+    """How a member ended: wait status and peak of resident memory in KiB. -1: somebody else took the status."""
+
+    status: int
+    rss: int
+
+    def __str__(self) -> str:
+        if self.status < 0:
+            return "ended, with its exit status unknown"
+        code = os.waitstatus_to_exitcode(self.status)
+        if code >= 0:
+            return f"exited with code {code}, peak memory {self.rss // 1024} MiB"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"was ended by {name}, peak memory {self.rss // 1024} MiB"
+
+
+class Verdict(NamedTuple):
+    """What becomes of one row that a dead member held."""
+
+    row: Row
+    batch: Batch | None
+    claim: Claim
+    outcome: str  # "crashed", "lost", or "" for a step that was not begun
+    charged: bool
+
+
+def autopsy(member: Member, slots: SlotReader) -> list[Verdict]:
+    """What the member had begun, had finished but not sent, and had not begun. Pure: changes nothing.
+
+    A member that was killed on purpose, or handed back, is not charged.
+    """
+    marks = {(entry.epoch, entry.id): entry.mark for entry in slots.entries(member.slot)}
+    verdicts: list[Verdict] = []
+    for claim in member.claims.values():
+        for row in claim.open.values():
+            mark = marks.get((claim.epoch, row[0]))
+            outcome = {BEGUN: "crashed", UNSENT: "lost"}.get(mark or 0, "")
+            if outcome == "crashed" and member.why.startswith("handed back"):
+                outcome = "lost"
+            verdicts.append(Verdict(row, claim.batch, claim, outcome, outcome == "crashed"))
+    return verdicts
+
+
+def running_run(member: Member, slots: SlotReader) -> int:
+    """The run whose code a dead host was running, 0 if it was resting."""
+    if member.kind != HOST:
+        return 0
+    return next((entry.id for entry in slots.entries(member.slot) if entry.mark == BEGUN), 0)
+
+
+def reap(member: Member) -> Death | None:
+    """Takes a dead member's exit status and kills what is left of its group. None: it is not dead."""
+    try:
+        pid, status, usage = os.wait4(member.pid, os.WNOHANG)
+    except ChildProcessError:
+        pid, status, usage = member.pid, -1, None
+        if _alive(member.pidfd):
+            return None
+    if not pid:
+        return None
+    try:
+        os.killpg(member.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    return Death(status, usage.ru_maxrss if usage is not None else 0)
+
+
+def _alive(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Watch:
+    """Looks at the members' beats."""
+
+    def __init__(self, slots: SlotReader, hang: float) -> None:
+        self._slots = slots
+        self._hang = hang
+        self._last = time.monotonic()
+        self.tick = min(TICK, hang / 4)
+
+    def hung(self, members: list[Member]) -> list[tuple[Member, str]]:
+        """Members that do not work any more, with the reason."""
+        now = time.monotonic()
+        stopped_myself = now - self._last > self.tick + GRACE
+        self._last = now
+        found: list[tuple[Member, str]] = []
+        for member in members:
+            beat = self._slots.beat(member.slot)
+            if beat != member.beat or stopped_myself or not member.beat_at:
+                member.beat, member.beat_at, member.cpu = beat, now, -1.0
+            elif now - member.beat_at > self._hang and (why := self._look(member)):
+                found.append((member, why))
+        return found
+
+    def _look(self, member: Member) -> str:
+        """The second witness: a process that does not beat but burns CPU holds the GIL, and is busy."""
+        import psutil
+
+        try:
+            process = psutil.Process(member.pid)
+            state = process.status()
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            return ""
+        if state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+            return f"stopped for more than {self._hang:g} s"
+        spent = float(times.user + times.system)
+        if spent != member.cpu:
+            member.cpu = spent
+            return ""
+        return f"no heartbeat and no progress for more than {self._hang:g} s"

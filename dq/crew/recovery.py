@@ -1,0 +1,134 @@
+"""What a supervisor does before it serves: it puts right what its predecessor left.
+
+The order matters. The predecessor's members are dead already (`ownership`). The slots say what they had begun; that
+evidence goes into the file, synced, before a slot is used again. Then what is unfinished is queued.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dq.crew.claims import Batch, Span
+from dq.crew.results import quarantine
+from dq.executor.slots import BEGUN, FREE, SLOTS, UNSENT, SlotReader
+from dq.model.states import DEAD, STATUS
+from dq.store.group import AttemptRow
+
+if TYPE_CHECKING:
+    from dq.crew.supervisor import Supervisor
+    from dq.store.reads import ClaimRecord
+    from dq.store.store import Boot
+
+PATIENCE = (
+    10  # times max_crashes: how often a step may be there when a supervisor dies before it is held to be the cause
+)
+MACHINE = "the machine stopped"
+
+
+def recover(supervisor: Supervisor, slots: SlotReader, boot: Boot) -> None:
+    """Brings ledger and queues to where the file is, and the file to where the work is."""
+    ledger, store = supervisor.ledger, supervisor.store
+    ledger.load()
+    ledger.next_id = store.next_id()
+    marks = {(e.epoch, e.id): e.mark for slot in range(SLOTS) for e in slots.entries(slot)} if boot.unclean else {}
+    for claim in store.open_claims():
+        _release(supervisor, claim, marks, boot.machine_changed)
+    supervisor.committer.settle()
+    for slot in range(SLOTS):
+        if slots.identity(slot).pid:
+            slots.clear(slot)
+    _runs(supervisor)
+    if supervisor.options.workers:
+        _queue(supervisor)
+
+
+def _release(
+    supervisor: Supervisor, claim: ClaimRecord, marks: dict[tuple[int, int], int], machine_changed: bool
+) -> None:
+    """Ends a claim of an earlier boot. What was begun died with its supervisor, which is not its fault; unless often."""
+    group = supervisor.committer.group
+    ids = [step for step, _ in claim.steps]
+    done = {row.id for row in supervisor.store.results(ids)}
+    tried = supervisor.store.attempts(ids)
+    now = supervisor.clock.now()
+    for step, attempt in claim.steps:
+        mark = marks.get((claim.epoch, step), FREE)
+        if step in done or (mark not in (BEGUN, UNSENT) and not machine_changed):
+            continue
+        function = supervisor.ledger.functions[supervisor.store.step_function(step)]
+        again = any(row.cause == MACHINE for row in supervisor.store.attempt_causes(step))
+        charged = again if machine_changed else mark == BEGUN and attempt >= PATIENCE * function.max_crashes
+        cause = MACHINE if machine_changed else "the supervisor ended, and its workers with it"
+        group.attempts.append(AttemptRow(step, attempt, claim.epoch, "lost", claim.pid, int(charged), cause, now))
+        crashes = tried[step][1] + charged
+        if machine_changed:
+            supervisor.ledger.wary.add(step)
+        if charged and crashes >= function.max_crashes:
+            seq = supervisor.store.next_seq(step)
+            payload = quarantine(function, crashes, cause)
+            group.results.append((step, seq, STATUS[DEAD], attempt, claim.epoch, 0, now, now, payload))
+            supervisor.committer.dirty = True
+            supervisor.committer.commit()  # the next one's number follows from what is in the file
+            group = supervisor.committer.group
+        elif crashes:
+            supervisor.ledger.crashes[step] = crashes
+    group.closed_claims.append((claim.epoch,))
+    supervisor.committer.dirty = True
+
+
+def _runs(supervisor: Supervisor) -> None:
+    ledger, store = supervisor.ledger, supervisor.store
+    seqs = store.max_seqs()
+    records = store.unfinished_runs()
+    tried = store.attempts([record.id for record in records])
+    for record in records:
+        function = ledger.functions[record.function]
+        run = ledger.remember(record.id, record.name, function, record.fingerprint, record.state)
+        run.seq = seqs.get(record.id, 0)
+        run.reason = record.reason or ""
+        run.crashes = tried[record.id][1]
+
+
+def _queue(supervisor: Supervisor) -> None:
+    """Queues what has no result, as ranges of ids: reading it all could fill the memory."""
+    ledger, store, scheduler = supervisor.ledger, supervisor.store, supervisor.scheduler
+    for first, last in store.open_batches():
+        spans = [Span(*row) for row in store.open_functions(first, last)]
+        batch = Batch(first, last, sum(span.steps for span in spans), None)
+        ledger.batches[first] = batch
+        for span in spans:
+            if len(spans) == 1:
+                stored = scheduler.enqueue_stored(span, batch, None)
+            else:
+                stored = _by_function(supervisor, span, batch)
+            if not stored:
+                _refuse(supervisor, span, batch)
+        if not spans:
+            supervisor.committer.group.closed_batches.append((first,))
+            supervisor.committer.dirty = True
+            del ledger.batches[first]
+    for run_id, *rest in store.open_flow_functions():
+        run, span = ledger.runs[run_id], Span(*rest)
+        run.open += span.steps
+        if not scheduler.enqueue_stored(span, None, run):
+            rows = [(id, 1, function, args) for id, function, args in store.open_flow_steps(
+                run_id, span.function, span.first - 1, span.last, span.steps)]  # fmt: skip
+            ledger.flow.update((row[0], run) for row in rows)
+            supervisor.results.no_executor(ledger.functions[span.function], rows, None)
+
+
+def _by_function(supervisor: Supervisor, span: Span, batch: Batch) -> bool:
+    """A batch that mixes functions is read at once: each of them may want another lane."""
+    lane = supervisor.scheduler.lane(supervisor.ledger.functions[span.function])
+    made = supervisor.store.open_steps(span.first, span.last, limit=span.last - span.first + 1)
+    tried = supervisor.store.attempts([row[0] for row in made])
+    rows = [(id, tried[id][0] + 1, function, args) for id, function, args in made if function == span.function]
+    if lane is not None:
+        supervisor.scheduler.enqueue(lane, 0, rows, batch)
+    return lane is not None
+
+
+def _refuse(supervisor: Supervisor, span: Span, batch: Batch) -> None:
+    made = supervisor.store.open_steps(span.first, span.last, limit=span.last - span.first + 1)
+    rows = [(id, 1, function, args) for id, function, args in made if function == span.function]
+    supervisor.results.no_executor(supervisor.ledger.functions[span.function], rows, batch)

@@ -1,0 +1,163 @@
+"""What is done with outcomes: into the group, and on their way to whoever waits for them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dq import errors
+from dq.executor import frames
+from dq.executor.failures import Failure
+from dq.model.payload import FAILURE, seal
+from dq.model.states import DEAD, FAILED, STATUS
+from dq.store.group import AttemptRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dq.crew.claims import Batch, Claim, Row
+    from dq.crew.ledger import Function, Run
+    from dq.crew.members import Member
+    from dq.crew.reaper import Death, Verdict
+    from dq.crew.supervisor import Supervisor
+
+_STATES = tuple(str(state) for state in STATUS)
+_FINAL = range(len(_STATES))
+
+
+def failure(error: errors.DqError) -> bytes:
+    """A failure that the supervisor itself has found, as a payload."""
+    told = Failure(f"dq.errors.{type(error).__name__}", str(error), "", pickle.dumps(error))
+    return seal(FAILURE, msgspec.msgpack.encode(told))
+
+
+class Results:
+    """Outcomes of claims, by whatever way they come."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._sup = supervisor
+        self._ledger = supervisor.ledger
+        self._committer = supervisor.committer
+        self._scheduler = supervisor.scheduler
+        self.cancelled = failure(errors.Cancelled("cancelled before anybody had claimed it"))
+
+    def take(self, member: Member, message: frames.Results) -> None:
+        """Results of a claim that is the member's still. Others are too late: they change nothing, and are counted."""
+        claim = member.claims.get(message.epoch)
+        if claim is None:
+            self._scheduler.stale += len(message.rows)
+            return
+        held = claim.open
+        done: list[Row] = []
+        spent = 0
+        epoch, pid, written = message.epoch, member.pid, self._committer.group.results
+        flow = self._ledger.flow if claim.batch is None else None
+        for id, status, payload, began, busy in message.rows:
+            row = held.pop(id, None)
+            if row is None or status not in _FINAL:
+                self._scheduler.stale += 1
+                continue
+            seq = None
+            if flow is not None:
+                seq = self._deliver(flow.pop(id), id, status, payload)
+            written.append((id, seq, _STATES[status], row[1], epoch, pid, began, began + busy // 1000, payload))
+            done.append(row)
+            spent += busy
+        if done:
+            self._finished(member, claim, done, spent, message)
+
+    def _finished(self, member: Member, claim: Claim, done: list[Row], spent: int, message: frames.Results) -> None:
+        self._committer.dirty = self._committer.eager = True
+        member.finished += len(done)
+        function = self._ledger.functions[done[0][2]]
+        average = spent // len(done)
+        function.cost = average if function.cost < 0 else function.cost + (average - function.cost) // 4
+        self._scheduler.closed(member, claim, done)
+        batch = claim.batch
+        if batch is not None:
+            if batch.owner is not None:
+                if len(done) < len(message.rows):
+                    fresh = {row[0] for row in done}
+                    message = frames.Results(message.epoch, [row for row in message.rows if row[0] in fresh])
+                self._committer.after_sync.append((batch.owner, message))
+            self.count_down(batch, len(done))
+
+    def _deliver(self, run: Run, id: int, status: int, payload: bytes) -> int:
+        """Numbers a completion of a run, and puts it on the way to the run's host."""
+        run.seq += 1
+        run.open -= 1
+        if run.host is not None:
+            row = (run.id, id, run.seq, status, payload)
+            self._sup.hosts.deliveries.setdefault(run.host, []).append(row)
+        if not run.open and run.ending is not None:
+            self._sup.hosts.end(run, *run.ending)
+        return run.seq
+
+    def count_down(self, batch: Batch, count: int) -> None:
+        batch.remaining -= count
+        if not batch.remaining:
+            self._committer.group.closed_batches.append((batch.first,))
+            self._ledger.batches.pop(batch.first, None)
+            client = self._sup.clients.all.get(batch.owner.fd) if batch.owner is not None else None
+            if client is not None:
+                client.batches.discard(batch)
+
+    def no_executor(self, function: Function, rows: Iterable[Row], batch: Batch | None) -> None:
+        """Steps that ask for an executor which this supervisor does not have."""
+        known = ", ".join(self._scheduler.pools) or "none"
+        error = errors.BadExecutor(
+            f"{function.name} asks for the executor {function.executor!r}; this engine has: {known}. "
+            f"Start it with `--executor {function.executor}=process:4`, or Engine(executors=...)."
+        )
+        self.settle(rows, batch, FAILED, failure(error))
+
+    def settle(self, rows: Iterable[Row], batch: Batch | None, status: int, payload: bytes, epoch: int = 0) -> None:
+        """Ends steps with an outcome that the supervisor has decided on."""
+        now = self._sup.clock.now()
+        told: list[tuple[int, int, bytes, int, int]] = []
+        for id, attempt, _function, _args in rows:
+            run = self._ledger.flow.pop(id, None)
+            seq = self._deliver(run, id, status, payload) if run is not None else None
+            self._committer.group.results.append((id, seq, _STATES[status], attempt, epoch, 0, now, now, payload))
+            told.append((id, status, payload, now, 0))
+        self._committer.dirty = self._committer.eager = True
+        if batch is not None:
+            if batch.owner is not None:
+                self._committer.after_sync.append((batch.owner, frames.Results(epoch, told)))
+            self.count_down(batch, len(told))
+
+    def bereave(self, member: Member, verdicts: list[Verdict], death: Death) -> None:
+        """Frees what a dead member held: begun steps are charged, the others go back as if nothing had been."""
+        back: list[tuple[Row, Batch | None]] = []
+        cause = f"{member.why}; the worker {death}" if member.why else f"the worker {death}"
+        now = self._sup.clock.now()
+        self._scheduler.unload([verdict.row for verdict in verdicts])
+        for row, batch, claim, outcome, charged in verdicts:
+            claim.open.pop(row[0], None)
+            if not outcome:
+                back.append((row, batch))
+                continue
+            crash = AttemptRow(row[0], row[1], claim.epoch, outcome, member.pid, int(charged), cause, now)
+            self._committer.group.attempts.append(crash)
+            crashes = self._ledger.crashes[row[0]] = self._ledger.crashes.get(row[0], 0) + charged
+            function = self._ledger.functions[row[2]]
+            if crashes >= function.max_crashes:
+                del self._ledger.crashes[row[0]]
+                self.settle([row], batch, DEAD, quarantine(function, crashes, cause), claim.epoch)
+            else:
+                back.append(((row[0], row[1] + 1, row[2], row[3]), batch))
+        self._scheduler.forget(member)
+        self._committer.dirty = True
+        self._scheduler.requeue(reversed(back))
+
+
+def quarantine(function: Function, crashes: int, cause: str) -> bytes:
+    """The failure of a step that is not tried again, since it kills its workers."""
+    return failure(
+        errors.StepCrashed(
+            f"{function.name} killed its worker {crashes} times and is quarantined (max_crashes={function.max_crashes})."
+            f" Last time {cause}."
+        )
+    )

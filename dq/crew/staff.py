@@ -1,0 +1,236 @@
+"""Keeps templates, workers and hosts at the number that the work needs."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from dq.crew.members import HOST, WORKER, Lane, Member
+from dq.crew.nursery import BACKOFF, Nursery, nonce
+from dq.executor import frames, script
+from dq.executor.frames import Context
+from dq.executor.slots import SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dq.crew.ledger import Ledger
+    from dq.crew.poller import Poller
+    from dq.crew.scheduler import Scheduler
+START_MAX = 20.0  # seconds that a new member may take until it is ready
+SPAWN_MAX = 120.0  # the same where it imports everything itself
+GIVE_UP = 5  # members of a lane that died before they joined, in a row, until people are told
+
+
+class Staff:
+    """Hires and dismisses."""
+
+    def __init__(
+        self, db: str, ledger: Ledger, scheduler: Scheduler, poller: Poller, start_method: str,
+        notice: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._db = db
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._poller = poller
+        self._start_method = start_method
+        self._notice = notice
+        self.hear: Callable[[Member, int], None]
+        self.hear_control: Callable[[Member, int], None]
+        self.members: set[Member] = set()
+        self.hosts: dict[int, Member] = {}  # by context
+        self.nurseries: list[Nursery] = []
+        self.host_failures: dict[int, tuple[int, float]] = {}  # context: how often in a row, retry at
+        self._free = list(range(SLOTS - 1, -1, -1))
+        self.closing = False
+        self.homeless: set[int] = set()  # contexts with runs that nobody has
+
+    # --- templates ------------------------------------------------------------------------
+
+    def nursery(self, context_id: int) -> Nursery:
+        """The current template of a context, started if it is not there."""
+        current = self._scheduler.nurseries.get(context_id)
+        if current is None:
+            context = self._ledger.contexts[context_id]
+            source = script.source_hash(context.script)
+            current = self._open(context_id, Context(context.python, context.script, context.cwd, context.path, source))
+        return current
+
+    def renew(self, context_id: int, context: Context) -> None:
+        """A client has come with a script's text as it is now. Another text than before gets another template."""
+        current = self._scheduler.nurseries.get(context_id)
+        if current is not None and current.context.source == context.source:
+            if current.trouble:
+                current.failures = 0  # somebody is here to see; try again at once
+                current.retry_at = 0.0
+            self._prepare(current, time.monotonic())
+            return
+        fresh = self._open(context_id, context)
+        for lane in self._scheduler.lanes.values():
+            if lane.nursery is current:
+                lane.nursery = fresh
+        self._prepare(fresh, time.monotonic())
+
+    def _open(self, context_id: int, context: Context) -> Nursery:
+        nursery = Nursery(context_id, context, self._db, self._start_method, self._poller)
+        self.nurseries.append(nursery)
+        self._scheduler.nurseries[context_id] = nursery
+        return nursery
+
+    def _prepare(self, nursery: Nursery, now: float) -> bool:
+        """Whether members can be had from a template; starts it when they can't and its back-off is over."""
+        if nursery.ready:
+            return True
+        if nursery.peer is None and now >= nursery.retry_at and not self.closing:
+            nursery.start()
+            peer = nursery.peer
+            assert peer is not None
+            self._poller.handle(peer.fd, lambda mask: self._on_template(nursery, mask))
+            self._poller.register(nursery.pidfd, lambda _mask: self._template_died(nursery))
+        return False
+
+    def _on_template(self, nursery: Nursery, mask: int) -> None:
+        peer = nursery.peer
+        if peer is None:
+            return
+        if mask & select.EPOLLOUT:
+            peer.flush()
+        for message in peer.read():
+            nursery.hear(message)
+            if nursery.trouble:
+                self._notice(
+                    f"dq can't import {nursery.context.script or 'the code'}; its steps wait. dq tries again when the "
+                    f"file has changed or a client connects.\n{nursery.trouble}"
+                )
+        if peer.closed:
+            self._poller.unregister(peer.fd)  # its death follows
+
+    def _template_died(self, nursery: Nursery) -> None:
+        if not nursery.dead():
+            return
+        self._poller.unregister(nursery.pidfd)
+        nursery.buried(time.monotonic())
+        for member in [m for m in self.members if m.nursery is nursery and not m.pid]:
+            member.peer.closed = True  # it was asked for and will never come
+            self.hear(member, 0)
+
+    # --- members --------------------------------------------------------------------------
+
+    def keep(self, now: float) -> None:
+        """Hires what is missing. Called in each turn; cheap when nothing is."""
+        if self.closing:
+            return
+        for lane in self._scheduler.lanes.values():
+            self._staff(lane, now)
+        for context in self.homeless:
+            self._host(context, now)
+
+    def _staff(self, lane: Lane, now: float) -> None:
+        if not lane.pending and not lane.members:
+            return
+        for member in lane.members:
+            if member.nursery is not lane.nursery and not member.stopping and not member.outstanding:
+                self.dismiss(member)
+        wanted = lane.pool.size if lane.pending else len(lane.members)
+        if len(lane.members) >= wanted or now < lane.retry_at or not self._prepare(lane.nursery, now):
+            return
+        while len(lane.members) < wanted and (lane.pool.count < lane.pool.size or self._make_room(lane)):
+            if lane.pool.count >= lane.pool.size:
+                return  # room is being made
+            self._hire(WORKER, lane, lane.nursery, lane.pool.spec, now)
+
+    def _make_room(self, lane: Lane) -> bool:
+        """Asks an idle member of another lane to leave, if this one has none or that one has no work."""
+        for other in lane.pool.lanes:
+            if other is lane or (lane.members and other.pending):
+                continue
+            for member in other.members:
+                if member.ready and not member.stopping and not member.outstanding:
+                    self.dismiss(member)
+                    return True
+        if not lane.members:
+            for other in lane.pool.lanes:
+                if other is not lane and len(other.members) > 1 and not any(m.stopping for m in other.members):
+                    self.dismiss(other.members[-1])
+                    break
+        return False
+
+    def _host(self, context_id: int, now: float) -> None:
+        nursery = self.nursery(context_id)
+        _, retry_at = self.host_failures.get(context_id, (0, 0.0))
+        if context_id not in self.hosts and now >= retry_at and self._prepare(nursery, now):
+            self.hosts[context_id] = self._hire(HOST, None, nursery, "", now)
+
+    def _hire(self, kind: str, lane: Lane | None, nursery: Nursery, executor: str, now: float) -> Member:
+        member = Member(kind, lane, nursery, self._free.pop(), nonce(), now)
+        nursery.fork(member, executor, self._ledger.boot_epoch)
+        self.members.add(member)
+        if lane is not None:
+            lane.members.append(member)
+        self._poller.handle(member.peer.fd, lambda mask: self.hear(member, mask))
+        self._poller.handle(member.control.fd, lambda mask: self.hear_control(member, mask))
+        return member
+
+    def dismiss(self, member: Member) -> None:
+        """Lets a member finish what it has begun, and leave."""
+        if not member.stopping:
+            member.stopping = True
+            member.control.send(frames.Stop())
+
+    def kill(self, member: Member, why: str) -> None:
+        """Kills a member's whole group. What it held is freed when the kernel says that it is dead."""
+        member.why = member.why or why
+        member.stopping = True
+        if member.pid:
+            try:
+                os.killpg(member.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
+
+    def overdue(self, now: float) -> list[Member]:
+        """Members that were asked for and are not ready in time."""
+        limit = SPAWN_MAX if self._start_method == "spawn" else START_MAX
+        return [m for m in self.members if not m.ready and now - m.born_at > limit]
+
+    def bury(self, member: Member, now: float) -> None:
+        """Takes a dead member off the lists; its slot is free when its evidence is in the file."""
+        self.members.discard(member)
+        self._scheduler.ahead.discard(member)
+        lane = member.lane
+        if lane is not None and member in lane.members:
+            lane.members.remove(member)
+        if member.kind == HOST and self.hosts.get(member.nursery.context_id) is member:
+            del self.hosts[member.nursery.context_id]
+        for peer in (member.peer, member.control):
+            peer.close()
+        self._count_failure(member, lane, now)
+
+    def _count_failure(self, member: Member, lane: Lane | None, now: float) -> None:
+        """A member that died before it did anything is not replaced at once: the cause may be there for long."""
+        failed = not member.ready and not member.stopping
+        if lane is not None:
+            lane.failures = lane.failures + 1 if failed else 0
+            lane.retry_at = now + BACKOFF[min(lane.failures, len(BACKOFF) - 1)]
+            failures = lane.failures
+        else:
+            context = member.nursery.context_id
+            failures = self.host_failures.get(context, (0, 0.0))[0] + 1 if failed else 0
+            self.host_failures[context] = (failures, now + BACKOFF[min(failures, len(BACKOFF) - 1)])
+        if failures == GIVE_UP:
+            self._notice(
+                f"{failures} {member.kind}s in a row died before they could start"
+                f"{': ' + member.why if member.why else ''}. dq goes on trying, every {BACKOFF[-1]:.0f} s."
+            )
+
+    def free_slot(self, slot: int) -> None:
+        self._free.append(slot)
+
+    def next_try(self, now: float) -> float | None:
+        """Seconds until a back-off ends that somebody waits for."""
+        due = [lane.retry_at for lane in self._scheduler.lanes.values() if lane.pending and lane.retry_at > now]
+        due += [at for _, at in self.host_failures.values() if at > now]
+        due += [n.retry_at for n in self.nurseries if n.peer is None and n.retry_at > now]
+        return max(0.0, min(due) - now) if due else None

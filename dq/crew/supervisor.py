@@ -1,0 +1,396 @@
+"""The supervisor: the one process that owns the file, in one loop.
+
+    clients ──submit, start──► ┌───────────── turn ─────────────┐ ──Claim──► workers
+            ◄──results──────── │ hear · staff · assign · dispatch │ ◄─Results─
+    hosts ──steps, finish────► │ commit ─► after_commit: claims   │
+          ◄─assign, deliver─── │ sync ───► after_sync: the rest   │ ──Fork──► templates
+                               └──────────────────────────────────┘ ◄─pidfd, EOF─ the kernel
+
+One turn hears everybody, decides, writes once, and sends. Nothing in it waits: not for a client, not for a worker, and
+for the disk only while that is quicker than going round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dq.crew.clients import Clients, same_user
+from dq.crew.committer import Committer
+from dq.crew.hosts import Hosts, contexts
+from dq.crew.ledger import Ledger
+from dq.crew.members import HOST, Member
+from dq.crew.peer import Peer
+from dq.crew.poller import Poller
+from dq.crew.reaper import Death, Watch, autopsy, reap, running_run
+from dq.crew.results import Results
+from dq.crew.scheduler import Scheduler
+from dq.crew.staff import Staff
+from dq.crew.timers import Timers
+from dq.executor import frames
+from dq.executor.frames import BadFrame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dq.executor.slots import SlotReader
+    from dq.model.clock import Clock
+    from dq.store.store import Store
+
+FIRST_CLIENT = 30.0  # seconds that an engine's own supervisor waits for its engine
+STOP_MAX = 2.0  # seconds that members have to leave when they are told to
+SPIN = 0.0002  # seconds of looking again before the loop sleeps, while work is dense
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a supervisor was started."""
+
+    db: str
+    workers: int = 1
+    executors: dict[str, str] = field(default_factory=dict)
+    start_method: str = "fork"
+    hang: float = 10.0
+    grace: float = 5.0
+    ephemeral: bool = False
+
+
+class Supervisor:
+    """Owns the store, and everything that happens to it."""
+
+    def __init__(self, options: Options, store: Store, slots: SlotReader, clock: Clock, boot_epoch: int) -> None:
+        self.options = options
+        self.store = store
+        self.slots = slots
+        self.clock = clock
+        self.pid = os.getpid()
+        self.poller = Poller()
+        self.timers = Timers()
+        self.committer = Committer(store, self.notice)
+        self.ledger = Ledger(store, self.committer, clock, boot_epoch)
+        self.scheduler = Scheduler(self.ledger, store, self.committer, clock)
+        self.staff = Staff(options.db, self.ledger, self.scheduler, self.poller, options.start_method, self.notice)
+        self.hosts = Hosts(self)
+        self.results = Results(self)
+        self.hosts.results = self.results
+        self.clients = Clients(self, self.hosts, self.results)
+        self.scheduler.open_nursery = self.staff.nursery
+        self.staff.hear = self._on_member
+        self.staff.hear_control = self._on_control
+        self.watch = Watch(slots, options.hang)
+        self.stopping = ""
+        self.abandoned = 0
+        self._signals = 0
+        self._handing_back = False
+        self._stop_at = 0.0
+        self._listener: socket.socket | None = None
+        self._strangers: set[Peer] = set()
+        self._wake: socket.socket | None = None
+
+    # --- the loop -------------------------------------------------------------------------
+
+    def serve(self, listener: socket.socket) -> int:
+        """Works until it is told to stop. Returns the exit code: 0, or 4 when running steps had to be given up."""
+        self._listener = listener
+        listener.setblocking(False)
+        self.poller.register(listener.fileno(), self._on_listener)
+        self.poller.register(self.committer.wake_fd, lambda _mask: self.committer.synced())
+        self._listen_to_signals()
+        now = time.monotonic()
+        self.timers.at(now + self.watch.tick, self._tick)
+        if self.options.ephemeral:
+            self.timers.at(now + FIRST_CLIENT, self._nobody_came)
+        while not self._over():
+            self.turn()
+        return self._close()
+
+    def turn(self) -> None:
+        """Hears everybody, decides, writes once, sends."""
+        self.poller.poll(self._timeout())
+        now = time.monotonic()
+        self.timers.run(now)
+        if not self.options.workers:
+            self.committer.commit()
+            return
+        self.staff.homeless = contexts(self.ledger.runs.values()) if self.ledger.runs else set()
+        if self.staff.homeless and not self.stopping:
+            self.hosts.assign()
+        self.staff.keep(now)
+        self.scheduler.revoke_stuck()
+        self.scheduler.dispatch()
+        self.hosts.deliver()
+        self.committer.commit()
+
+    def _timeout(self) -> float | None:
+        now = time.monotonic()
+        waits = [
+            self.committer.timeout(), self.scheduler.timeout(), self.timers.timeout(now), self.staff.next_try(now),
+        ]  # fmt: skip
+        return min([wait for wait in waits if wait is not None], default=None)
+
+    def _listen_to_signals(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
+        self._wake = theirs
+        self.poller.register(ours.fileno(), lambda _mask: self._on_signal(ours))
+
+    def _on_signal(self, pipe: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in pipe.recv(64):
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._signals += 1
+                    self.stop(signal.Signals(number).name, now=self._signals > 1)
+
+    def _tick(self) -> None:
+        """Looks for the hung, for members that do not start, and for the dead that nobody else waits for."""
+        now = time.monotonic()
+        for member, why in self.watch.hung([m for m in self.staff.members if m.ready]):
+            self.staff.kill(member, why)
+        for member in self.staff.overdue(now):
+            member.why = "it did not start in time"
+            self.staff.kill(member, member.why)
+            if not member.pid:
+                self._lost(member, Death(-1, 0))
+        _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
+        if not self.ledger.runs and not self.scheduler.ahead:
+            self.store.pregrow()
+        self.timers.at(now + self.watch.tick, self._tick)
+
+    def notice(self, text: str) -> None:
+        """Tells people: on the standard error stream, and to every client."""
+        sys.stderr.write(f"dq: {text}\n")
+        sys.stderr.flush()
+        for client in self.clients.all.values():
+            client.peer.send(frames.Notice(text))
+
+    # --- clients --------------------------------------------------------------------------
+
+    def _on_listener(self, _mask: int) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            if not same_user(sock):
+                sock.close()
+                continue
+            peer = Peer(sock, self.poller)
+            self._strangers.add(peer)
+            self.poller.handle(peer.fd, partial(self._on_client, peer))
+
+    def _on_client(self, peer: Peer, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            peer.flush()
+        try:
+            messages = peer.read()
+            for message in messages:
+                client = self.clients.all.get(peer.fd)
+                if client is None:
+                    self._introduce(peer, message)
+                elif not self.clients.hear(client, message):
+                    raise BadFrame(f"{type(message).__name__} from a client")
+        except (BadFrame, KeyError, AttributeError, IndexError) as error:
+            peer.send(frames.Refused(0, "DqError", f"a frame that makes no sense: {error!r}"))
+            peer.closed = True
+        if peer.closed:
+            self._client_gone(peer)
+
+    def _introduce(self, peer: Peer, message: frames.Any) -> None:
+        if not isinstance(message, frames.Hello) or message.version != frames.VERSION:
+            text = f"this supervisor (pid {self.pid}) speaks version {frames.VERSION} of the protocol"
+            peer.send(frames.Refused(0, "DqError", text))
+            peer.closed = True
+            return
+        self._strangers.discard(peer)
+        self.clients.welcome(peer, message)
+
+    def _client_gone(self, peer: Peer) -> None:
+        client = self.clients.all.get(peer.fd)
+        self._strangers.discard(peer)
+        if client is not None:
+            self.clients.gone(client)
+            if self.options.ephemeral and not self.clients.all:
+                self.stop("its last client is gone", now=False)
+        peer.close()
+
+    def _nobody_came(self) -> None:
+        if not self.clients.seen:
+            self.stop("nobody has connected", now=True)
+
+    def census(self, ticket: int) -> frames.Crew:
+        """Who is at work now."""
+        now = time.monotonic()
+        rows = [("supervisor", self.pid, -1, 0, 0, 0)]
+        rows += [("template", nursery.pid, -1, 0, 0, 0) for nursery in self.staff.nurseries if nursery.pid]
+        for member in self.staff.members:
+            if member.ready:
+                begun = next((entry.id for entry in self.slots.entries(member.slot)), 0)
+                since = int((now - member.busy_since) * 1e6) if begun else 0
+                rows.append((member.kind, member.pid, member.slot, member.finished, begun, since))
+        pending = sum(lane.pending for lane in self.scheduler.lanes.values())
+        claimed = sum(member.outstanding for member in self.staff.members)
+        return frames.Crew(ticket, self.ledger.boot_epoch, rows, pending, claimed)
+
+    # --- members --------------------------------------------------------------------------
+
+    def _on_member(self, member: Member, mask: int) -> None:
+        peer = member.peer
+        if mask & select.EPOLLOUT:
+            peer.flush()
+        self._hear_member(member, peer.read)
+        if peer.closed and not member.died:
+            member.died = True
+            self.poller.unregister(peer.fd)
+            if not member.pid:
+                self._lost(member, Death(-1, 0))
+
+    def _hear_member(self, member: Member, read: Callable[[], Sequence[frames.Any]]) -> None:
+        try:
+            for message in read():
+                if type(message) is frames.Results:
+                    self.results.take(member, message)
+                else:
+                    self._heard(member, message)
+        except (BadFrame, KeyError, IndexError) as error:
+            self.staff.kill(member, f"it sent what makes no sense ({error!r})")
+
+    def _heard(self, member: Member, message: frames.Any) -> None:
+        match message:
+            case frames.Joined(pid, started, nonce) if nonce == member.nonce and not member.pid:
+                member.adopt(pid, started)
+                member.ready = True
+                self.poller.register(member.pidfd, lambda _mask: self._on_death(member))
+                if member.kind == HOST:
+                    self.hosts.functions[member] = {}
+            case frames.Unfit(text):
+                member.why = text
+            case _:
+                if member.kind != HOST or not self.hosts.hear(member, message):
+                    raise BadFrame(f"{type(message).__name__} from a {member.kind}")
+
+    def _on_control(self, member: Member, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            member.control.flush()
+        try:
+            for message in member.control.read():
+                if isinstance(message, frames.GaveBack):
+                    self.scheduler.gave_back(member, message.rows)
+        except BadFrame as error:
+            self.staff.kill(member, f"it sent what makes no sense ({error!r})")
+        if member.control.closed:
+            self.poller.unregister(member.control.fd)
+
+    def _on_death(self, member: Member) -> None:
+        """The kernel says that a member is dead: take what it had sent, then its status, then free what it held."""
+        self._hear_member(member, member.peer.drain)
+        death = reap(member)
+        if death is not None:
+            self.poller.unregister(member.pidfd)
+            os.close(member.pidfd)
+            member.nursery.forget(member.pid)
+            self._lost(member, death)
+
+    def _lost(self, member: Member, death: Death) -> None:
+        if member not in self.staff.members:
+            return
+        verdicts = autopsy(member, self.slots)
+        running = running_run(member, self.slots)
+        if self._handing_back:
+            self.abandoned += sum(bool(verdict.outcome) for verdict in verdicts)
+        if not (member.why or member.stopping or not member.ready) and not verdicts and member.kind != HOST:
+            member.why = "idle"
+        self.results.bereave(member, verdicts, death)
+        self.hosts.bereave(member, running, death)
+        self.staff.bury(member, time.monotonic())
+        slot = member.slot
+        self.committer.dirty = True
+        self.committer.then.append(lambda: self._free(slot))
+
+    def _free(self, slot: int) -> None:
+        self.slots.clear(slot)
+        self.staff.free_slot(slot)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def stop(self, why: str, *, now: bool) -> None:
+        """Drains: what is begun may finish, within the grace. A second call, or `now`, hands it back at once."""
+        first = not self.stopping
+        self.stopping = self.stopping or why
+        self.scheduler.draining = self.staff.closing = True
+        limit = 0.0 if now else self.options.grace
+        self._stop_at = min(self._stop_at or float("inf"), time.monotonic() + limit)
+        self.timers.at(self._stop_at, lambda: None)
+        if first:
+            for member in self.staff.members:
+                if member.ready and member.outstanding:
+                    member.control.send(frames.Revoke())
+                elif member.kind == HOST and member.ready:
+                    continue
+                else:
+                    self._send_home(member)
+
+    def _send_home(self, member: Member) -> None:
+        if member.ready:
+            self.staff.dismiss(member)
+
+    def _over(self) -> bool:
+        """Whether the loop ends: told to stop, and nothing is running, or the grace is over."""
+        if not self.stopping:
+            return False
+        return time.monotonic() >= self._stop_at or not any(member.outstanding for member in self.staff.members)
+
+    def _close(self) -> int:
+        """Ends all members, records what they leave, and closes the file as a clean stop."""
+        self._handing_back = True
+        for member in list(self.staff.members):
+            if not member.outstanding:
+                self.staff.dismiss(member)
+        self._await_members(time.monotonic() + STOP_MAX, lambda m: not m.outstanding)
+        for member in list(self.staff.members):
+            self.staff.kill(member, "handed back")
+        self._await_members(time.monotonic() + STOP_MAX, lambda m: bool(m.pid))
+        self.hosts.deliveries.clear()
+        self.committer.settle()
+        for nursery in self.staff.nurseries:
+            if nursery.peer is not None:
+                nursery.peer.close()
+        for client in self.clients.all.values():
+            client.peer.sock.setblocking(True)
+            client.peer.flush()
+        self.store.close(clean=True)
+        return 4 if self.abandoned else 0
+
+    def _await_members(self, deadline: float, which: Callable[[Member], bool]) -> None:
+        """Runs the loop's hearing half until the chosen members are gone, or the time is up."""
+        while any(which(member) for member in self.staff.members):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self.poller.poll(left)
+            self.committer.commit()
+
+
+def _reap_strangers(known: set[int]) -> None:
+    """Takes the status of orphans that the kernel has handed to this process: what steps have left behind."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in known:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(found.si_pid, os.WNOHANG)

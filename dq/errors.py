@@ -1,0 +1,125 @@
+"""Every exception that a user of dq may want to catch."""
+
+from __future__ import annotations
+
+
+class DqError(Exception):
+    """The root of all of dq's own errors."""
+
+
+# --- the file -----------------------------------------------------------------------------
+
+
+class StoreError(DqError):
+    """The database file can't be used as it is. The message says why and what helps."""
+
+
+class NoSuchFolder(StoreError):
+    """The folder that should hold the database does not exist."""
+
+
+class ReadOnlyFile(StoreError):
+    """The database, its folder or its file system can't be written."""
+
+
+class DiskFull(StoreError):
+    """The disk has no room left for the database."""
+
+
+class NotADatabase(StoreError):
+    """The file exists and is not an SQLite database."""
+
+
+class ForeignDatabase(StoreError):
+    """The file is an SQLite database of another application."""
+
+
+class NewerSchema(StoreError):
+    """The file was written by a later version of dq."""
+
+
+class CorruptDatabase(StoreError):
+    """A page of the file is damaged."""
+
+
+class UnsafePlace(StoreError):
+    """The file lies where SQLite's locks can't be trusted: a network file system, a second hard link."""
+
+
+class DatabaseInUse(StoreError):
+    """Another supervisor works on the file; `pid` names it."""
+
+    def __init__(self, message: str, pid: int = 0) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class Fenced(StoreError):
+    """A write found the file in a state that only another supervisor can have made."""
+
+
+# --- what the user handed over ------------------------------------------------------------
+
+
+class BadRunId(DqError, ValueError):
+    """A run id that is empty, too long, or holds control characters."""
+
+
+class RunConflict(DqError):
+    """The run id is taken by another workflow or other arguments; the message shows both."""
+
+
+class NoSuchRun(DqError, LookupError):
+    """There is no run of that id in the file."""
+
+
+class NotPicklable(DqError, TypeError):
+    """An argument or a result can't be pickled; the message names the path to the culprit."""
+
+
+class NotImportable(DqError, ImportError):
+    """A function that was recorded by name can't be imported where it should run."""
+
+
+class BadExecutor(DqError, ValueError):
+    """No executor of that name or spec, or it failed to load; the message says why."""
+
+
+class GuardMissing(DqError, RuntimeError):
+    """The script starts an engine while dq imports it; `if __name__ == "__main__":` is missing."""
+
+
+class DamagedPayload(DqError):
+    """Recorded bytes do not match their checksum, or their side file is gone."""
+
+
+# --- what happened to a step or a run -----------------------------------------------------
+
+
+class StepError(DqError):
+    """A step failed with an exception that can't travel; here are its type, text and traceback."""
+
+    def __init__(self, type_name: str, text: str, traceback: str = "") -> None:
+        super().__init__(type_name, text, traceback)
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}"
+
+
+class StepCrashed(DqError):
+    """A step killed its worker `max_crashes` times and is quarantined; the message is the evidence."""
+
+
+class RunBlocked(DqError):
+    """The recorded history does not fit the code on disk; the message shows the difference."""
+
+
+class Cancelled(DqError):
+    """The run or the step was cancelled."""
+
+
+class SupervisorLost(DqError, ConnectionError):
+    """No supervisor could be reached or started; the message holds its last words."""

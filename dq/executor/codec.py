@@ -1,0 +1,139 @@
+"""Turns values into payloads and back: the one place that pickles what users hand over."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from dq.errors import DamagedPayload, NotPicklable
+from dq.executor import blobs, failures, functions
+from dq.model.payload import FILE, HEAD, INLINE_MAX, PICKLE, seal, unseal
+
+_NONE = seal(PICKLE, pickle.dumps(None, 5))
+_pack_head, _dumps, _loads = HEAD.pack, pickle.dumps, pickle.loads  # of use for every step
+
+
+class Large(NamedTuple):
+    """A value whose pickle does not fit inline."""
+
+    value: Any
+    what: str
+    data: bytes
+    buffers: list[memoryview]
+
+
+class Codec:
+    """Encodes and decodes payloads.
+
+    Args:
+        folder: Where side files go, made at need with mode 0700; None where everything must travel inline.
+
+    Example:
+        codec = Codec("flows.db.blobs")
+        payload = codec.dumps(((1, 2), {}), "a123", what="arguments")
+        args, kwargs = codec.loads(payload)
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+
+    def dumps(self, value: Any, name: str, *, what: str = "result") -> bytes:
+        """The payload of a value.
+
+        Args:
+            value: Anything that pickle or cloudpickle takes.
+            name: Begins the name of the side file, should it come to one: "s123-e456" for the result of step 123 under
+                epoch 456, "a123" for the arguments of step 123. A nonce is added.
+            what: What error messages call the value; "arguments" for a tuple (args, kwargs).
+
+        Raises:
+            NotPicklable: The message names the path to the culprit.
+            OSError: The side file can't be written.
+        """
+        packed = pack(value, what)
+        return self.place(packed, name) if isinstance(packed, Large) else packed
+
+    def place(self, large: Large, name: str) -> bytes:
+        """The payload of what `pack` found too large: a side file, whole and on disk when this returns."""
+        if self.folder is None:
+            return seal(PICKLE, _dump(large.value, large.what, None))
+        return seal(FILE, blobs.write(self.folder, name, large.data, large.buffers))
+
+    def loads(self, payload: bytes) -> Any:
+        """The value in a payload.
+
+        Raises:
+            DamagedPayload: It does not match its checksum, its side file is gone, or it tells a failure.
+            Exception: Whatever unpickling raises.
+        """
+        if len(payload) <= 4096:  # the same as below, without its calls
+            data = payload[5:]
+            if payload[:5] == _pack_head(PICKLE, crc32(data)):
+                return _loads(data)
+        tag, body = unseal(payload)
+        if tag == PICKLE:
+            return pickle.loads(body)
+        if tag == FILE and self.folder is not None:
+            return blobs.read(self.folder, bytes(body))
+        if tag == FILE:
+            raise DamagedPayload("a payload lies in a side file, and here it is not known in which folder")
+        raise DamagedPayload("a payload tells a failure where a value is expected")
+
+    def failure(self, error: BaseException) -> bytes:
+        """The payload that tells an exception. Never raises."""
+        return failures.pack(error)
+
+    def restore(self, payload: bytes) -> BaseException:
+        """The exception that a failure payload tells.
+
+        It has the type of the original where that can travel; else it is a StepError with its type, text and traceback.
+        The original's traceback is the `__cause__`, as text.
+
+        Raises:
+            DamagedPayload: The payload does not match its checksum or tells no failure.
+        """
+        return failures.restore(payload)
+
+
+def pack(value: Any, what: str = "result") -> bytes | Large:
+    """The payload of a value that fits inline, or the makings of a side file. Raises NotPicklable."""
+    if value is None:
+        return _NONE
+    aside: list[pickle.PickleBuffer] = []
+    data = _dump(value, what, aside.append)
+    if not aside and len(data) <= INLINE_MAX:
+        return _pack_head(PICKLE, crc32(data)) + data
+    try:
+        buffers = [buffer.raw() for buffer in aside]
+    except BufferError:  # one is not contiguous, so it can't lie in a file as it is
+        data, buffers = _dump(value, what, None), []
+    if len(data) + sum(buffer.nbytes for buffer in buffers) > INLINE_MAX:
+        return Large(value, what, data, buffers)
+    return seal(PICKLE, _dump(value, what, None) if buffers else data)
+
+
+def _dump(value: Any, what: str, aside: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
+    """Plain pickle, since it is seven times as fast, and cloudpickle for what that can't do."""
+    try:
+        data = _dumps(value, 5, buffer_callback=aside)
+    except Exception as error:  # noqa: BLE001 -- users' __reduce__ may raise anything
+        return _dump_by_value(value, what, aside, error)
+    if b"__main__" in data and not functions.main_script():
+        # Nobody else can import what was made in a notebook or an interactive session.
+        return _dump_by_value(value, what, aside, None)
+    return data
+
+
+def _dump_by_value(
+    value: Any, what: str, aside: Callable[[pickle.PickleBuffer], Any] | None, first: Exception | None
+) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(value, protocol=5, buffer_callback=aside))
+    except Exception as error:  # noqa: BLE001 -- users' __reduce__ may raise anything
+        from dq.executor.culprit import explain
+
+        raise NotPicklable(explain(value, what, error)) from (first or error)

@@ -1,0 +1,71 @@
+"""The attempt that runs now, as its body sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from dq.executor.contract import Job
+
+# True while a process imports user code in order to run it. An engine that is opened meanwhile stands in a script that
+# lacks its `if __name__ == "__main__":`, and would start itself for ever.
+IN_TEMPLATE = False
+
+# The job whose body runs in this thread or task. It is turned into an Info only when somebody asks, since a body of a
+# microsecond should not pay for what it does not read.
+running: ContextVar[Job | None] = ContextVar("dq_running_job", default=None)
+
+_home = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a body may know of itself.
+
+    Attributes:
+        step: The step's id.
+        attempt: 1 for the first try.
+        epoch: The claim's fencing token; greater for every later claim.
+        run: The name of the run that the step belongs to, "" for a step submitted alone.
+        idempotency_key: The same for all attempts of this step, and no other step's.
+    """
+
+    step: int
+    attempt: int
+    epoch: int
+    run: str
+    idempotency_key: str
+
+
+def settle(home: str) -> None:
+    """Tells which database this process works for: step ids are unique within one file only."""
+    global _home
+    _home = home
+
+
+def current() -> Info:
+    """The attempt whose body runs now.
+
+    Raises:
+        LookupError: No body of a step runs in this thread or task.
+    """
+    job = running.get()
+    if job is None:
+        raise LookupError("no step runs here; dq.current() answers in the body of a step only")
+    key = blake2b(f"{_home}\0{job.step}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return Info(job.step, job.attempt, job.epoch, "", key)
+
+
+@contextlib.contextmanager
+def importing() -> Generator[None]:
+    """Holds IN_TEMPLATE up while user code is imported."""
+    global IN_TEMPLATE
+    before = IN_TEMPLATE
+    IN_TEMPLATE = True  # pyright: ignore[reportConstantRedefinition]
+    try:
+        yield
+    finally:
+        IN_TEMPLATE = before  # pyright: ignore[reportConstantRedefinition]

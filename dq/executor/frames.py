@@ -1,0 +1,385 @@
+"""Every message between dq's processes, and how it becomes bytes.
+
+A frame is its length (4 bytes, little endian) and a msgpack array whose first item is the message's tag. The decoder
+checks types and lengths, so a malformed frame is an exception in the receiver and never half a message.
+Payloads inside are opaque bytes (`payload`).
+"""
+
+# msgspec hands `frozen` down to subclasses, and pyright wants it repeated in each of them.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+VERSION = 1
+FRAME_MAX = 1 << 30  # bytes; larger payloads travel as side files
+HEAD = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The base of all messages."""
+
+
+# --- everybody who connects ---------------------------------------------------------------
+
+
+class Context(msgspec.Struct, frozen=True, array_like=True):
+    """Where user code comes from: what a template needs to import it."""
+
+    python: str  # the interpreter's path
+    script: str  # the file behind `__main__`, or ""
+    cwd: str
+    path: tuple[str, ...]  # sys.path
+    source: str  # hash of the script's text, or ""
+
+
+class Hello(Message, frozen=True, tag=1):
+    """A client introduces itself. `keep` asks an engine's own supervisor to stay while the client is attached."""
+
+    version: int
+    pid: int
+    nonce: bytes
+    context: Context | None
+
+
+class Welcome(Message, frozen=True, tag=2):
+    """The answer to Hello, with a first block of ids. Ids are never given out twice, across boots either."""
+
+    boot_epoch: int
+    pid: int
+    first: int
+    count: int
+
+
+class Lease(Message, frozen=True, tag=3):
+    """Asks for another block of ids."""
+
+
+class Leased(Message, frozen=True, tag=4):
+    first: int
+    count: int
+
+
+class Define(Message, frozen=True, tag=5):
+    """Introduces a function under a number: the sender's own one on the way in, the file's on the way to workers."""
+
+    number: int
+    name: str  # "module:qualname"; the label of a function that travels by value
+    kind: str  # "step" or "workflow"
+    digest: bytes  # identifies name, code and options; 16 bytes
+    code: bytes  # cloudpickle, or b"" when it travels by name
+    executor: str
+    max_crashes: int
+
+
+class Notice(Message, frozen=True, tag=6):
+    """Something a person should read: a warning that is not an error of this client."""
+
+    text: str
+
+
+class Refused(Message, frozen=True, tag=7):
+    """What was asked under `ticket` is refused; `error` names a class of dq.errors."""
+
+    ticket: int
+    error: str
+    text: str
+
+
+# --- client and supervisor ----------------------------------------------------------------
+
+
+class Submit(Message, frozen=True, tag=10):
+    """Steps submitted alone: (id, function number, arguments). Ids of one frame are consecutive."""
+
+    rows: list[tuple[int, int, bytes]]
+
+
+class Resubmit(Message, frozen=True, tag=11):
+    """The same after a reconnect: rows that may be known already."""
+
+    rows: list[tuple[int, int, bytes]]
+
+
+class Acked(Message, frozen=True, tag=12):
+    """That many Submit, Resubmit and Start frames, in the order they were sent, are on disk now."""
+
+    frames: int
+
+
+class Adopt(Message, frozen=True, tag=13):
+    """After a reconnect: results of these steps and runs, acknowledged earlier, are still wanted."""
+
+    steps: list[int]
+    runs: list[int]
+
+
+class Start(Message, frozen=True, tag=14):
+    """Starts a run, or finds the one of that name."""
+
+    ticket: int
+    id: int
+    name: str
+    function: int
+    args: bytes
+    fingerprint: bytes
+
+
+class Started(Message, frozen=True, tag=15):
+    """The run is on disk. `fresh` is false where it was there before; then `id` is the older one's."""
+
+    ticket: int
+    id: int
+    fresh: bool
+
+
+class Clash(Message, frozen=True, tag=16):
+    """The run's name is taken by something else: here is what is recorded."""
+
+    ticket: int
+    workflow: str
+    args: bytes
+
+
+class Find(Message, frozen=True, tag=17):
+    """Asks for a run by name."""
+
+    ticket: int
+    name: str
+
+
+class Record(Message, frozen=True, tag=18):
+    """A run as the file has it. `id` is 0 where there is none."""
+
+    ticket: int
+    id: int
+    workflow: str
+    state: str
+    reason: str
+    done: int  # steps with a result
+    steps: int
+
+
+class Watch(Message, frozen=True, tag=19):
+    """Ended of this run is wanted, at once where it has ended already."""
+
+    run: int
+
+
+class Ended(Message, frozen=True, tag=20):
+    """A run reached a final state or is blocked; `payload` is its result, its failure, or the reason as text."""
+
+    run: int
+    state: str
+    payload: bytes
+
+
+class Cancel(Message, frozen=True, tag=21):
+    """Cancels steps submitted alone that nobody has claimed."""
+
+    ticket: int
+    steps: list[int]
+
+
+class CancelDone(Message, frozen=True, tag=22):
+    ticket: int
+    steps: list[int]  # those that were cancelled
+
+
+class Census(Message, frozen=True, tag=23):
+    """Asks who is at work."""
+
+    ticket: int
+
+
+class Crew(Message, frozen=True, tag=24):
+    """(kind, pid, slot, steps finished, id of the step or run at work or 0, microseconds it has been at work)."""
+
+    ticket: int
+    boot_epoch: int
+    rows: list[tuple[str, int, int, int, int, int]]
+    pending: int
+    claimed: int
+
+
+class Flush(Message, frozen=True, tag=25):
+    """Answered by Flushed when everything sent before is on disk."""
+
+    ticket: int
+
+
+class Flushed(Message, frozen=True, tag=26):
+    ticket: int
+
+
+class Bye(Message, frozen=True, tag=27):
+    """The client leaves. `now` asks a supervisor that would stop with it not to drain."""
+
+    now: bool
+
+
+class Farewell(Message, frozen=True, tag=28):
+    """The answer to Bye: whether the supervisor stops too, since nobody is left."""
+
+    stops: bool
+
+
+# --- supervisor and template --------------------------------------------------------------
+
+
+class Fork(Message, frozen=True, tag=40):
+    """Asks for a worker, bridge or host; its two sockets come with the frame."""
+
+    kind: str  # "worker" or "host"
+    executor: str  # spec, such as "process:4"; "" for a host
+    slot: int
+    nonce: bytes
+    boot_epoch: int
+
+
+class Ready(Message, frozen=True, tag=41):
+    """User code is imported. With more than one thread, forking is unsafe and spawning is used."""
+
+    threads: int
+
+
+class Broken(Message, frozen=True, tag=42):
+    """User code can't be imported."""
+
+    text: str
+
+
+class Joined(Message, frozen=True, tag=43):
+    """The first frame of a new worker or host: it can be asked to work."""
+
+    pid: int
+    started: int  # field 22 of /proc/PID/stat
+    nonce: bytes
+
+
+class Unfit(Message, frozen=True, tag=44):
+    """A new worker or host can't start; the text says why."""
+
+    text: str
+
+
+# --- supervisor and worker ----------------------------------------------------------------
+
+
+class Claim(Message, frozen=True, tag=50):
+    """Steps that are this worker's now, in order: (id, attempt, function, arguments)."""
+
+    epoch: int
+    rows: list[tuple[int, int, int, bytes]]
+
+
+class Results(Message, frozen=True, tag=51):
+    """What came out: (id, status, payload, begun at in microseconds UTC, nanoseconds in the body).
+
+    The supervisor passes it on to the client that submitted the steps, byte for byte, once it is on disk.
+    """
+
+    epoch: int
+    rows: list[tuple[int, int, bytes, int, int]]
+
+
+class Revoke(Message, frozen=True, tag=52):
+    """On the control socket: give back what you have not begun."""
+
+
+class GaveBack(Message, frozen=True, tag=53):
+    """On the control socket, the answer: (epoch, id) of steps that will not be begun."""
+
+    rows: list[tuple[int, int]]
+
+
+class Stop(Message, frozen=True, tag=54):
+    """Finish what is begun, then leave."""
+
+
+# --- supervisor and host ------------------------------------------------------------------
+
+
+class Assign(Message, frozen=True, tag=60):
+    """A run is this host's now. Its history follows in History frames; the last one says so."""
+
+    run: int
+    name: str
+    function: int
+    args: bytes
+
+
+class History(Message, frozen=True, tag=61):
+    """Recorded steps of a run: (id, function, scope, occurrence, fingerprint, args, seq, status, payload).
+
+    A step without a result has seq 0 and status -1.
+    """
+
+    run: int
+    rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes]]
+    last: bool
+
+
+class Steps(Message, frozen=True, tag=62):
+    """A host's runs ask for steps: (id, run, function number, scope, occurrence, fingerprint, args)."""
+
+    rows: list[tuple[int, int, int, str, int, bytes, bytes]]
+
+
+class Deliver(Message, frozen=True, tag=63):
+    """Results for a host's runs, in the order of their numbers: (run, step, seq, status, payload)."""
+
+    rows: list[tuple[int, int, int, int, bytes]]
+
+
+class Finish(Message, frozen=True, tag=64):
+    """A run has ended: `state` is completed or failed."""
+
+    run: int
+    state: str
+    payload: bytes
+
+
+class Block(Message, frozen=True, tag=65):
+    """A run can't go on: its history does not fit the code."""
+
+    run: int
+    reason: str
+
+
+Any = (
+    Hello | Welcome | Lease | Leased | Define | Notice | Refused | Submit | Resubmit | Acked | Adopt | Start | Started
+    | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
+    | Fork | Ready | Broken | Joined | Unfit | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
+    | Deliver | Finish | Block
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Any)
+
+
+class BadFrame(Exception):
+    """Bytes that are not a frame of this version."""
+
+
+def encode(message: Message) -> bytes:
+    """The whole frame, length included.
+
+    >>> decode(encode(Flush(7))[4:])
+    Flush(ticket=7)
+    """
+    buffer = bytearray(4)
+    _encoder.encode_into(message, buffer, 4)
+    HEAD.pack_into(buffer, 0, len(buffer) - 4)
+    return bytes(buffer)
+
+
+def decode(body: bytes | bytearray | memoryview) -> Any:
+    """The message of a frame's body. Raises BadFrame."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadFrame(str(error)) from error

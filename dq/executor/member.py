@@ -1,0 +1,116 @@
+"""The life of a worker or a bridge: take claims, hand their jobs to the executor, send what comes of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from socket import SHUT_RD
+from typing import NoReturn
+
+from dq.errors import BadExecutor
+from dq.executor import discovery
+from dq.executor.berth import GARBLED, LEFT, ORPHANED, UNFIT, Berth, GivenBack
+from dq.executor.codec import Codec
+from dq.executor.contract import Executor
+from dq.executor.desk import MemberDesk, SerialDesk, SharedDesk
+from dq.executor.envelope import Runner, flush_streams
+from dq.executor.frames import BadFrame, Claim, Define, Stop
+from dq.executor.link import Closed, Link
+
+
+def main(berth: Berth) -> NoReturn:
+    """Serves as a worker or a bridge until the supervisor says Stop or is gone. Never returns.
+
+    The process leaves with an exit code of `dq.executor.berth`: LEFT after Stop, ORPHANED, UNFIT, GARBLED; 1 is an error
+    of dq's own or of the executor, with its traceback on stderr.
+    """
+    code = 1
+    try:
+        code = _serve(berth)
+    except Closed:
+        code = ORPHANED
+    except BadFrame as error:
+        sys.stderr.write(f"dq: worker {os.getpid()} received garbage: {error}\n")
+        code = GARBLED
+    except BaseException:  # noqa: BLE001 -- this is the end of the process, whatever it was
+        traceback.print_exc()
+    finally:
+        flush_streams()
+        os._exit(code)
+
+
+def _serve(berth: Berth) -> int:
+    link = Link(berth.sock)
+    try:
+        executor = discovery.make(berth.executor)
+    except BadExecutor as error:
+        berth.unfit(link, str(error))
+        return UNFIT
+
+    def let_go() -> None:
+        # A process that a body forks must neither speak for this one nor keep the supervisor from seeing it die.
+        berth.sock.close()
+        berth.control.close()
+
+    os.register_at_fork(after_in_child=let_go)
+    return Pump(berth, link, executor).serve()
+
+
+class Pump:
+    """Takes messages in the main thread and, while that is in a body, in the control thread at need."""
+
+    def __init__(self, berth: Berth, link: Link, executor: Executor) -> None:
+        self._berth = berth
+        self._link = link
+        self._executor = executor
+        self._runner = Runner(Codec(berth.blobs))
+        self._desk: MemberDesk = SerialDesk(link) if executor.serial else SharedDesk(link)
+        self._receiving = threading.Lock()
+        self._stopping = False
+
+    def serve(self) -> int:
+        """Returns when Stop was said and everything begun is sent. Raises Closed and BadFrame."""
+        self._executor.start(self._desk)
+        self._desk.slot = self._berth.report_for_work(
+            self._link, on_revoke=self._revoke, on_stop=self._stop, on_beat=self._desk.rescue
+        )
+        try:
+            while not self._stopping:
+                with self._receiving:
+                    self._take(self._link.receive())
+                self._desk.hand_out(self._executor)
+        except Closed:
+            if not self._stopping:
+                raise
+        self._executor.shutdown(None)
+        self._desk.close()
+        return LEFT
+
+    def _take(self, messages: list[object]) -> None:
+        for message in messages:
+            if isinstance(message, Claim):
+                self._desk.accept(message.epoch, message.rows, self._runner.entry)
+            elif isinstance(message, Define):
+                self._runner.define(message)
+            elif isinstance(message, Stop):
+                self._desk.revoke()
+                self._stopping = True
+            else:
+                raise BadFrame(f"a {type(message).__name__} for a worker")
+
+    def _revoke(self) -> GivenBack:
+        """Runs in the control thread, mostly while the main thread is in a long body."""
+        if self._receiving.acquire(blocking=False):  # else the main thread takes messages, and is about to begin them
+            try:
+                self._take(self._link.poll())
+            finally:
+                self._receiving.release()
+        self._desk.rescue()
+        return self._desk.revoke()
+
+    def _stop(self) -> None:
+        """Runs in the control thread. The main thread may be waiting for messages."""
+        self._stopping = True
+        self._berth.sock.shutdown(SHUT_RD)

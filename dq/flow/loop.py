@@ -1,0 +1,201 @@
+"""The event loop of an async workflow: it runs what is ready, in order, and rests when nothing is.
+
+There is no clock and no selector in it, so the order in which tasks run follows from the order of the deliveries alone,
+live and on replay alike. asyncio's own tasks, gather, wait, TaskGroup, locks and queues work on it unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from dq.errors import DqError
+
+if TYPE_CHECKING:
+    from dq.flow.journal import Scope
+    from dq.flow.run import Run
+
+T = TypeVar("T")
+
+
+class FlowTask(asyncio.Task[T]):
+    """A branch of a run: it counts its steps in a scope of its own."""
+
+    scope: Scope
+    number: int
+
+    def __hash__(self) -> int:
+        """By number, so that a set of tasks has the same order on every replay."""
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class FlowLoop(asyncio.BaseEventLoop):
+    """The loop of one run."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+        self._tasks = 0
+        self.set_task_factory(self._make_task)
+
+    # --- what the run does with it --------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def _queue(self) -> deque[asyncio.Handle]:
+        return cast("deque[asyncio.Handle]", self._ready)  # type: ignore[attr-defined]
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the task that runs now."""
+        task = asyncio.current_task(self)
+        return task.scope if isinstance(task, FlowTask) else self._run.root
+
+    def drive(self, body: Coroutine[Any, Any, T]) -> T:
+        """Runs an async workflow to its end, and then what is left of its tasks."""
+        self.enter(None)
+        try:
+            main = self._make_task(self, body, scope=self._run.root)
+            self._until([main])
+            left = sorted(asyncio.all_tasks(self), key=lambda task: cast("FlowTask[Any]", task).number)
+            for task in left:
+                task.cancel()
+            self._until(left)
+            return main.result()
+        finally:
+            events._set_running_loop(None)
+
+    def _until(self, tasks: list[asyncio.Task[Any]]) -> None:
+        while not all(task.done() for task in tasks):
+            if not self._queue:
+                if not self._run.can_go_on():
+                    raise DqError(
+                        "the workflow waits for something that nothing can bring about: no step is under way, and "
+                        "no task is ready"
+                    )
+                self._run.park(self)
+            for _ in range(len(self._queue)):
+                handle = self._queue.popleft()
+                if not handle.cancelled():
+                    handle._run()
+                self._run.check()
+
+    def leave(self) -> asyncio.Task[Any] | None:
+        """Steps aside in the middle of a callback, so that other runs' loops can run in this thread."""
+        task = asyncio.current_task(self)
+        if task is not None and _swap is not None:
+            _swap(self, None)
+        events._set_running_loop(None)
+        return task
+
+    def enter(self, task: asyncio.Task[Any] | None) -> None:
+        """Comes back from `leave`."""
+        events._set_running_loop(self)
+        if task is not None and _swap is not None:
+            _swap(self, task)
+
+    def _make_task(
+        self, loop: asyncio.AbstractEventLoop, coro: Any, *, scope: Scope | None = None, **options: Any
+    ) -> FlowTask[Any]:
+        scope = scope or self.scope.branch()
+        self._tasks += 1
+        task: FlowTask[Any] = FlowTask(coro, loop=loop, **options)
+        task.scope = scope
+        task.number = self._tasks
+        return task
+
+    def abandon(self) -> None:
+        """Lets go of all tasks without a word: their run is blocked, and will be replayed."""
+        for task in asyncio.all_tasks(self):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._queue.clear()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._run.ended:
+            super().call_exception_handler(context)
+
+    def __del__(self) -> None:
+        """There is nothing to close."""
+
+    # --- what asyncio asks of it ----------------------------------------------------------
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        if when > self.time():
+            raise NotImplementedError(
+                f"a timer of {when:g} seconds (asyncio.sleep, timeout or wait_for) in a workflow would start anew on "
+                "each replay, and durable timers are not there yet; put the waiting into a step"
+            )
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
+        self._run.check_thread()
+        return self.call_soon(callback, *args, context=context)
+
+
+def _refuse(name: str, what: str) -> Callable[..., NoReturn]:
+    def refuse(self: FlowLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(
+            f"{what} in a workflow would happen again on each replay ({name}); put that into a step and call it"
+        )
+
+    refuse.__name__ = name
+    return refuse
+
+
+_REFUSED = {
+    "threads": ("run_in_executor", "set_default_executor", "getaddrinfo", "getnameinfo"),
+    "signal handlers": ("add_signal_handler", "remove_signal_handler"),
+    "subprocesses": ("subprocess_exec", "subprocess_shell"),
+    "network connections": (
+        *("create_connection", "create_server", "create_unix_connection", "create_unix_server", "start_tls"),
+        *("create_datagram_endpoint", "connect_accepted_socket", "sendfile", "sock_sendfile", "sock_accept"),
+        *("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto"),
+        "sock_connect",
+    ),
+    "files and pipes": (
+        *("add_reader", "remove_reader", "add_writer", "remove_writer"),
+        *("connect_read_pipe", "connect_write_pipe"),
+    ),
+    "running the loop by hand": ("run_forever", "run_until_complete"),
+}
+for _what, _names in _REFUSED.items():
+    for _name in _names:
+        setattr(FlowLoop, _name, _refuse(_name, _what))
+
+_swap: Callable[[Any, Any], Any] | None = getattr(asyncio.tasks, "_swap_current_task", None)
+_as_completed = asyncio.tasks.as_completed
+
+
+def _ordered_as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
+    """asyncio makes tasks in the order of a set of coroutines, which differs between processes."""
+    loop = events._get_running_loop()
+    if isinstance(loop, FlowLoop):
+        fs = [asyncio.ensure_future(awaitable, loop=loop) for awaitable in fs]
+    return _as_completed(fs, timeout=timeout)
+
+
+def install() -> None:
+    """Makes `asyncio.as_completed` deterministic in workflows; for a process that is a host."""
+    asyncio.as_completed = asyncio.tasks.as_completed = _ordered_as_completed  # type: ignore[assignment]

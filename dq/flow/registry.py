@@ -1,0 +1,66 @@
+"""The functions that a host's runs ask for: each gets a number of this host's when it is first used."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dq.executor import functions
+from dq.executor.frames import Define
+from dq.flow.decorators import Step, Workflow
+
+
+class Function(NamedTuple):
+    """A step as a run's journal knows it."""
+
+    registry: Registry
+    number: int
+    name: str
+
+
+class Registry:
+    """Numbers steps and introduces them through `send`."""
+
+    def __init__(self, send: Callable[[Define], None]) -> None:
+        self._send = send
+        self._numbers: dict[bytes, int] = {}
+
+    def find(self, step: Step[..., Any]) -> Function:
+        """The number and the name of a step. Raises NotPicklable for one that can't travel."""
+        known = step.registered
+        if known is not None and known.registry is self:
+            return known
+        message = define(len(self._numbers) + 1, step)
+        number = self._numbers.get(message.digest)
+        if number is None:
+            number = self._numbers[message.digest] = message.number
+            self._send(message)
+        function = step.registered = Function(self, number, message.name)
+        return function
+
+
+def define(number: int, function: Step[..., Any] | Workflow[..., Any]) -> Define:
+    """The frame that introduces a decorated function with its options. Raises NotPicklable.
+
+    One that has a name of its own travels by value under that name, as a pickle that refers to it where that will do,
+    since its name does not lead to it.
+    """
+    kind, executor, crashes = function.kind, function.executor, function.max_crashes
+    if not function.name:
+        return functions.define(number, function, kind=kind, executor=executor, max_crashes=crashes)
+    told = functions.describe(function)
+    code = told.code or pickle.dumps(_Reference(told.name), 5)
+    script = functions.main_script() if told.name.startswith(f"{functions.MAIN}:") else ""
+    digest = functions.digest(function.name, code + script.encode(errors="surrogatepass"), kind, executor, crashes)
+    return Define(number, function.name, kind, digest, code, executor, crashes)
+
+
+class _Reference:
+    """Pickles as a function that is imported by name where the pickle is loaded."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> Any:
+        return functions.resolve, (self._name, b"")

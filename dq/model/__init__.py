@@ -1,0 +1,1 @@
+"""What things are: states, identities, records, payloads. Standard library only, no input or output."""

@@ -1,0 +1,80 @@
+"""What SQLite's errors mean to a user of dq: what happened, why, and what helps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+from dq.errors import CorruptDatabase, DiskFull, NotADatabase, ReadOnlyFile, StoreError
+
+
+def disk_full(path: str) -> DiskFull:
+    return DiskFull(
+        f"no room left for {path}: the disk is full or the quota is used up. Nothing that was acknowledged is lost. "
+        f"Free some space (`df -h {os.path.dirname(path) or '.'}`) and start again."
+    )
+
+
+def read_only(path: str, why: str) -> ReadOnlyFile:
+    return ReadOnlyFile(
+        f"{path} can't be written: {why}. dq writes the file and others beside it. "
+        "Make the file and its folder writable, or choose another place."
+    )
+
+
+def not_a_database(path: str, why: str = "it does not begin like one") -> NotADatabase:
+    return NotADatabase(
+        f"{path} is not an SQLite database: {why}. dq leaves it as it is. Choose another path, or move the file away."
+    )
+
+
+def corrupt(path: str, finding: str) -> CorruptDatabase:
+    return CorruptDatabase(
+        f"{path} is damaged: {finding}. dq has written nothing to it. Copy {path} and {path}-wal to a safe place, then "
+        f'save what can be read with `sqlite3 {path} ".recover" | sqlite3 rescued.db`, or go back to a backup.'
+    )
+
+
+def _room_is_left(folder: str) -> bool:
+    try:
+        return os.statvfs(folder).f_bavail > 0
+    except OSError:
+        return True
+
+
+def explain(error: apsw.Error, path: str) -> StoreError:
+    """The error of dq.errors that says the same as SQLite's."""
+    folder = os.path.dirname(path) or "."
+    if isinstance(error, apsw.FullError):
+        return disk_full(path)
+    if isinstance(error, apsw.NotADBError):
+        return not_a_database(path)
+    if isinstance(error, apsw.CorruptError):
+        return corrupt(path, str(error))
+    if isinstance(error, apsw.ReadOnlyError):
+        return read_only(path, str(error))
+    if isinstance(error, apsw.CantOpenError) and not os.access(folder, os.W_OK):
+        return read_only(path, f"the folder {folder} is read-only")
+    if isinstance(error, (apsw.IOError, apsw.CantOpenError)) and not _room_is_left(folder):
+        return disk_full(path)
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return StoreError(
+            f"{path} is locked by another program that writes to it ({error}). Only dq may write to the file: close the "
+            f"other program (`fuser {path}` names it). dq starts again from what is on disk."
+        )
+    return StoreError(
+        f"{path} can't be read or written ({type(error).__name__}: {error}). Look at the disk (`dmesg`), at the "
+        "permissions and at the number of open files (`ulimit -n`). dq starts again from what is on disk."
+    )
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turns SQLite's errors inside the block into those of dq.errors."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise explain(error, path) from error

@@ -1,0 +1,87 @@
+"""What one transaction writes: rows that the supervisor has decided on and `Store.commit` puts down, all or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class ContextRow(NamedTuple):
+    id: int
+    python: str
+    script: str
+    cwd: str
+    path: str  # JSON array of sys.path
+
+
+class FunctionRow(NamedTuple):
+    id: int
+    context: int
+    name: str
+    kind: str
+    digest: bytes
+    code: bytes | None
+    executor: str
+    max_crashes: int
+    created_at: int
+
+
+class RunRow(NamedTuple):
+    id: int
+    name: str
+    function: int
+    args: bytes
+    fingerprint: bytes
+    created_at: int
+
+
+class RunChange(NamedTuple):
+    """A compare-and-set of a run's state."""
+
+    state: str
+    ended_at: int | None
+    payload: bytes | None  # result or failure
+    reason: str | None  # why it is blocked
+    id: int
+    expected: str
+
+
+class AttemptRow(NamedTuple):
+    """An attempt that did not complete its step. `charged` says whether it counts against `max_crashes`."""
+
+    step: int
+    attempt: int
+    epoch: int
+    outcome: str
+    pid: int
+    charged: int
+    cause: str
+    ended_at: int
+
+
+@dataclass(slots=True)
+class Group:
+    """Rows in the order of the columns; the lists of plain tuples are the hot path.
+
+    steps        (id, function, args, created_at)                       submitted alone
+    flow_steps   (id, run, function, scope, occurrence, fingerprint, args, created_at)
+    claims       (epoch, slot, pid, "[[id, attempt], ...]" as JSON, claimed_at)
+    trimmed_claims   ("[[id, attempt], ...]" that are left, epoch): a member gave the others back unbegun
+    results      (step, seq, state, attempt, epoch, pid, began_at, ended_at, payload)   seq NULL when submitted alone
+    batches      (first, last): consecutive ids submitted alone, kept while one of them has no result
+    """
+
+    contexts: list[ContextRow] = field(default_factory=list)
+    functions: list[FunctionRow] = field(default_factory=list)
+    lease_to: int = 0  # ids below this one are given out
+    runs: list[RunRow] = field(default_factory=list)
+    run_changes: list[RunChange] = field(default_factory=list)
+    batches: list[tuple[int, int]] = field(default_factory=list)
+    closed_batches: list[tuple[int]] = field(default_factory=list)
+    steps: list[tuple[int, int, bytes, int]] = field(default_factory=list)
+    flow_steps: list[tuple[int, int, int, str, int, bytes, bytes, int]] = field(default_factory=list)
+    claims: list[tuple[int, int, int, str, int]] = field(default_factory=list)
+    trimmed_claims: list[tuple[str, int]] = field(default_factory=list)
+    closed_claims: list[tuple[int]] = field(default_factory=list)
+    results: list[tuple[int, int | None, str, int, int, int, int, int, bytes]] = field(default_factory=list)
+    attempts: list[AttemptRow] = field(default_factory=list)

@@ -1,0 +1,48 @@
+"""Brings a file to this version's schema, or refuses it."""
+
+from __future__ import annotations
+
+import apsw
+
+from dq.errors import ForeignDatabase, NewerSchema, StoreError
+from dq.store.sql import SQL, read
+
+APPLICATION_ID = 0x64717101
+VERSION = 1
+PAGE_SIZE = 8192  # bytes; measured best for payloads of 1 MB, and no worse for small ones
+
+
+def check(connection: apsw.Connection, path: str) -> bool:
+    """Whether the file is one of dq's; False where it is still empty. Raises ForeignDatabase or NewerSchema."""
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    if application == APPLICATION_ID:
+        if not isinstance(version, int) or version > VERSION:
+            raise NewerSchema(
+                f"{path} was written by a later version of dq (its schema is {version}, this dq knows up to {VERSION}). "
+                "Nothing is changed. Upgrade with `pip install -U dq-durable`, or choose another file."
+            )
+        return True
+    if application == 0 and version == 0 and connection.execute(SQL["count_schema"]).get == 0:
+        return False
+    raise ForeignDatabase(
+        f"{path} is an SQLite database of another application. dq wants a file of its own and changes nothing in this one. "
+        "Choose another path."
+    )
+
+
+def use_wal(connection: apsw.Connection, path: str) -> None:
+    """Turns write-ahead logging on. Raises StoreError where the file system has no shared memory for it."""
+    if connection.pragma("journal_mode", "wal") != "wal":
+        raise StoreError(f"{path} can't use a write-ahead log: its file system lacks shared memory. Use a local disk.")
+
+
+def create(connection: apsw.Connection, path: str, created_at: int) -> None:
+    """Fills an empty file, all or nothing: a kill in the middle leaves it empty."""
+    connection.pragma("page_size", PAGE_SIZE)
+    use_wal(connection, path)
+    with connection:
+        connection.execute(read("schema.sql"))
+        connection.execute(SQL["insert_engine"], (created_at,))
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", VERSION)

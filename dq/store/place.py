@@ -1,0 +1,90 @@
+"""Where a database may lie: checks on the folder and the file, before SQLite touches either."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+
+from dq.errors import NoSuchFolder, StoreError, UnsafePlace
+from dq.store import faults
+
+# File systems whose locks or shared memory can't be trusted between processes, by `f_type` of statfs(2).
+UNSAFE_FILE_SYSTEMS = {
+    0x6969: "NFS",
+    0xFF534D42: "CIFS",
+    0xFE534D42: "SMB2",
+    0x517B: "SMB",
+    0x01021997: "9p",
+    0x65735546: "FUSE",
+    0x5346414F: "AFS",
+}
+
+
+def file_system(folder: str) -> int:
+    """The `f_type` of the file system that holds `folder`. Raises OSError."""
+    buffer = (ctypes.c_ulong * 64)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.statfs(os.fsencode(folder), buffer) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), folder)
+    return int(buffer[0]) & 0xFFFFFFFF
+
+
+def check_folder(path: str) -> None:
+    """Raises NoSuchFolder or UnsafePlace."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise NoSuchFolder(
+            f"there is no folder {folder} to hold {os.path.basename(path)}. dq makes the file but not its folder: a typing "
+            f"error would go unseen. Make it with `mkdir -p {folder}`, or correct the path."
+        )
+    name = UNSAFE_FILE_SYSTEMS.get(file_system(folder))
+    if name is not None:
+        raise UnsafePlace(
+            f"{folder} lies on {name}: locks there don't hold between processes, and SQLite could damage the file. "
+            "Put the database on a local disk."
+        )
+
+
+def check_file(path: str) -> bool:
+    """Whether the file exists. Raises UnsafePlace or NotADatabase for what must not be opened."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError(f"{path} can't be looked at: {error.strerror}. Check the path and its permissions.") from error
+    if stat.S_ISLNK(found.st_mode):
+        raise UnsafePlace(
+            f"{path} is a symbolic link: the write-ahead log would lie beside the link for some and beside the file for "
+            f"others. Use the file itself: {os.path.realpath(path)}"
+        )
+    if not stat.S_ISREG(found.st_mode):
+        raise faults.not_a_database(path, "it is a folder or a device")
+    if found.st_nlink != 1:
+        raise UnsafePlace(
+            f"{path} has {found.st_nlink} names (hard links): under each name SQLite would use another write-ahead log. "
+            f"Remove the other names; `find -inum {found.st_ino}` lists them."
+        )
+    return True
+
+
+def create_file(path: str) -> None:
+    """Makes the empty file, mode 0600, so that its name survives a power cut. Raises ReadOnlyFile, DiskFull, UnsafePlace."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError:
+        check_file(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise faults.disk_full(path) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise faults.read_only(path, os.strerror(error.errno)) from error
+        raise StoreError(f"{path} can't be made: {error.strerror}. Check the path (`ulimit -n` too).") from error

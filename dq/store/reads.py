@@ -1,0 +1,177 @@
+"""What the supervisor asks the file: mostly at its start, and when a client comes back."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import apsw
+
+from dq.model.states import STATUS
+from dq.store import faults
+from dq.store.group import AttemptRow, ContextRow, FunctionRow
+from dq.store.sql import SQL
+
+_PAGE = 1000  # rows; no cursor stays open between pages, since that would keep the log from being reset
+_STATUS: dict[str | None, int] = {None: -1, **{str(state): number for number, state in enumerate(STATUS)}}
+
+
+class RunRecord(NamedTuple):
+    """A run as the file has it. Times are microseconds UTC."""
+
+    id: int
+    name: str
+    function: int
+    args: bytes
+    fingerprint: bytes
+    state: str
+    created_at: int
+    ended_at: int | None
+    payload: bytes | None
+    reason: str | None
+
+
+class RunStep(NamedTuple):
+    """A recorded step of a run, in the shape of a row of `History`: without a result seq is 0 and status -1."""
+
+    id: int
+    function: int
+    scope: str
+    occurrence: int
+    fingerprint: bytes
+    args: bytes
+    seq: int
+    status: int
+    payload: bytes
+
+
+class ResultRecord(NamedTuple):
+    """How a step ended, in the shape of a row of `Results`: microseconds UTC, nanoseconds in the body."""
+
+    id: int
+    status: int
+    payload: bytes
+    began_at: int
+    busy: int
+
+
+class ClaimRecord(NamedTuple):
+    """An open claim; `steps` are (step, attempt)."""
+
+    epoch: int
+    slot: int
+    pid: int
+    steps: list[tuple[int, int]]
+
+
+class Reads:
+    """The read half of `Store`. Every method raises StoreError or a subclass when the file can't be read."""
+
+    _path: str
+
+    @abstractmethod
+    def _connected(self) -> apsw.Connection: ...
+
+    def _rows(self, name: str, *values: int | str) -> list[Any]:
+        with faults.explained(self._path):
+            return self._connected().execute(SQL[name], values).fetchall()
+
+    def next_id(self) -> int:
+        """Ids below this one are given out."""
+        return int(self._rows("engine")[0][4])
+
+    def contexts(self) -> list[ContextRow]:
+        return [ContextRow(*row) for row in self._rows("contexts")]
+
+    def functions(self) -> list[FunctionRow]:
+        return [FunctionRow(*row) for row in self._rows("functions")]
+
+    def unfinished_runs(self) -> list[RunRecord]:
+        """Runs that are running or blocked, oldest first."""
+        return [RunRecord(*row) for row in self._rows("unfinished_runs")]
+
+    def find_run(self, name: str) -> RunRecord | None:
+        """The run that its caller named so."""
+        return next((RunRecord(*row) for row in self._rows("find_run", name)), None)
+
+    def run_by_id(self, id: int) -> RunRecord | None:
+        return next((RunRecord(*row) for row in self._rows("run_by_id", id)), None)
+
+    def run_steps(self, run: int) -> Iterator[RunStep]:
+        """The recorded steps of a run in the order of their ids. Reads page by page; commits may come between."""
+        after = 0
+        while rows := self._rows("run_steps", run, after, _PAGE):
+            for row in rows:
+                yield RunStep._make((*row[:7], _STATUS[row[7]], row[8]))
+            after = rows[-1][0]
+
+    def run_progress(self, run: int) -> tuple[int, int]:
+        """(steps that ended, steps asked for so far)."""
+        done, total = self._rows("run_progress", run)[0]
+        return done, total
+
+    def max_seqs(self) -> dict[int, int]:
+        """For each unfinished run the last number of its order of delivery, 0 where nothing is delivered yet."""
+        return dict(self._rows("max_seqs"))
+
+    def open_batches(self) -> list[tuple[int, int]]:
+        """(first id, last id) of the ranges submitted alone that have a step without result."""
+        return self._rows("open_batches")
+
+    def open_steps(
+        self, first: int, last: int, after: int | None = None, limit: int = _PAGE
+    ) -> list[tuple[int, int, bytes]]:
+        """(id, function, args) of steps submitted alone, within first..last and past `after`, without a result."""
+        return self._rows("open_steps", first - 1 if after is None else max(after, first - 1), last, limit)
+
+    def open_functions(self, first: int, last: int) -> list[tuple[int, int, int, int]]:
+        """(function, first id, last id, count) of the steps submitted alone within first..last without a result."""
+        return self._rows("open_functions", first, last)
+
+    def open_flow_steps(
+        self, run: int, function: int, after: int, last: int, limit: int = _PAGE
+    ) -> list[tuple[int, int, bytes]]:
+        """(id, function, args) of a run's steps of one function, past `after` up to `last`, without a result."""
+        return self._rows("open_flow_steps", run, function, after, last, limit)
+
+    def open_flow_functions(self) -> list[tuple[int, int, int, int, int]]:
+        """(run, function, first id, last id, count) of the unfinished runs' steps that have no result."""
+        return self._rows("open_flow_functions")
+
+    def step_function(self, step: int) -> int:
+        """The function of a step. Raises LookupError where there is no such step."""
+        for (function,) in self._rows("step_function", step):
+            return int(function)
+        raise LookupError(f"there is no step {step} in {self._path}")
+
+    def next_seq(self, step: int) -> int | None:
+        """The number that follows the last one in the step's run; None for a step submitted alone."""
+        return next((int(row[0]) for row in self._rows("next_seq", step)), None)
+
+    def known_steps(self, ids: Iterable[int]) -> set[int]:
+        """Those of `ids` that are steps in the file."""
+        return {row[0] for row in self._rows("known_steps", json.dumps(list(ids)))}
+
+    def results(self, ids: Iterable[int]) -> list[ResultRecord]:
+        """The results of those of `ids` that have one, in the order of their ids."""
+        rows = self._rows("results", json.dumps(list(ids)))
+        return [ResultRecord._make((row[0], _STATUS[row[1]], *row[2:])) for row in rows]
+
+    def open_claims(self) -> list[ClaimRecord]:
+        rows = self._rows("open_claims")
+        return [
+            ClaimRecord(epoch, slot, pid, [(step, attempt) for step, attempt in json.loads(steps)])
+            for epoch, slot, pid, steps in rows
+        ]
+
+    def attempts(self, ids: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """For each id (number of the last attempt that did not complete the step or 0, crashes charged)."""
+        found: dict[int, tuple[int, int]] = dict.fromkeys(ids, (0, 0))
+        found.update((step, (last, charged)) for step, last, charged in self._rows("attempts", json.dumps(list(found))))
+        return found
+
+    def attempt_causes(self, step: int) -> list[AttemptRow]:
+        """The evidence: attempts that did not complete the step, oldest first."""
+        return [AttemptRow(*row) for row in self._rows("attempt_causes", step)]

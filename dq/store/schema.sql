@@ -1,0 +1,211 @@
+-- The life of a run, as rows.
+--
+-- A client starts a workflow: one dq_run, `running`. A host runs the workflow's function; for each step it asks for, one
+-- dq_step is appended. (A step may also be submitted alone: then `run` is NULL, and its range of ids stands in dq_batch
+-- until the last of them has a result.) The supervisor gives steps to a worker: one dq_claim for the whole handful, in the
+-- file before a body begins. A step that ends gets its dq_result. An attempt that did not end its step (its worker
+-- crashed, it timed out) leaves a dq_attempt and the step is claimed again under a new epoch. When the last step of a
+-- claim is settled its dq_claim is deleted. At last the workflow's function returns and dq_run is `completed`.
+--
+-- So a step's state is where its rows are: a dq_result says how it ended, else an open dq_claim that lists it says
+-- `claimed`, else it is `pending`. dq_step and dq_result are append-only: no row there is ever changed, and the primary
+-- key of dq_result makes a second completion impossible.
+--
+-- Times are microseconds since 1970 in UTC. An id is never used twice; steps and runs share one space of ids. An epoch
+-- is boot_epoch << 40 | counter: it names one claim for ever. Payloads are opaque here. References between tables are
+-- kept by the single writer, which is why none is declared.
+--
+-- To look around with any SQLite tool (read-only, please), ask the views: dq_runs, dq_steps, dq_attempts.
+
+-- Who writes. `boot_epoch` rises with each supervisor and fences its predecessors; ids below `next_id` are given out.
+CREATE TABLE dq_engine (
+    id          INTEGER PRIMARY KEY,
+    boot_epoch  INTEGER NOT NULL,
+    boot_id     TEXT    NOT NULL,  -- the machine's boot, as the kernel names it
+    clean       INTEGER NOT NULL,  -- 0 while a supervisor is at work, and after one was killed
+    commits     INTEGER NOT NULL,
+    next_id     INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    CONSTRAINT engine_is_one_row CHECK (id = 1),
+    CONSTRAINT engine_clean CHECK (clean IN (0, 1)),
+    CONSTRAINT engine_counts CHECK (boot_epoch >= 0 AND commits >= 0 AND next_id >= 1)
+) STRICT;
+
+-- Where user code comes from: what it takes to import it again.
+CREATE TABLE dq_context (
+    id      INTEGER PRIMARY KEY,
+    python  TEXT NOT NULL,  -- the interpreter
+    script  TEXT NOT NULL,  -- the file behind __main__, or ''
+    cwd     TEXT NOT NULL,
+    path    TEXT NOT NULL,  -- sys.path, a JSON array
+    CONSTRAINT context_path_is_json CHECK (json_valid(path))
+) STRICT;
+
+-- A function, known by the hash of all that matters about it.
+CREATE TABLE dq_function (
+    id           INTEGER PRIMARY KEY,
+    context      INTEGER NOT NULL,
+    name         TEXT    NOT NULL,  -- module:qualname, or the label of one that is stored by value
+    kind         TEXT    NOT NULL,
+    digest       BLOB    NOT NULL UNIQUE,
+    code         BLOB,              -- cloudpickle; NULL when the function is imported by name
+    executor     TEXT    NOT NULL,
+    max_crashes  INTEGER NOT NULL,
+    created_at   INTEGER NOT NULL,
+    CONSTRAINT function_kind CHECK (kind IN ('step', 'workflow'))
+) STRICT;
+
+CREATE TABLE dq_run (
+    id           INTEGER PRIMARY KEY,
+    name         TEXT    NOT NULL UNIQUE,  -- the id that its caller chose
+    function     INTEGER NOT NULL,
+    args         BLOB    NOT NULL,
+    fingerprint  BLOB    NOT NULL,
+    state        TEXT    NOT NULL,
+    created_at   INTEGER NOT NULL,
+    ended_at     INTEGER,
+    payload      BLOB,                     -- its result or its failure
+    reason       TEXT,                     -- why it is blocked
+    CONSTRAINT run_state CHECK (state IN ('running', 'blocked', 'completed', 'failed', 'cancelled')),
+    CONSTRAINT run_end CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled')))
+) STRICT;
+
+-- for unfinished_runs, open_flow_functions, max_seqs
+CREATE INDEX dq_run_unfinished ON dq_run (state) WHERE state IN ('running', 'blocked');
+
+CREATE TABLE dq_step (
+    id           INTEGER PRIMARY KEY,
+    run          INTEGER,  -- NULL: submitted alone, and so are the next three
+    function     INTEGER NOT NULL,
+    scope        TEXT,     -- the branch of the run that asked for it
+    occurrence   INTEGER,  -- the how-manieth of this function in that branch
+    fingerprint  BLOB,
+    args         BLOB    NOT NULL,
+    created_at   INTEGER NOT NULL,
+    CONSTRAINT step_place CHECK ((run IS NULL) = (occurrence IS NULL))
+) STRICT;
+
+-- for run_steps, run_progress, open_flow_steps, open_flow_functions, next_seq, max_seqs
+CREATE INDEX dq_step_run ON dq_step (run) WHERE run IS NOT NULL;
+
+CREATE TABLE dq_result (
+    step      INTEGER PRIMARY KEY,
+    seq       INTEGER,           -- its place in the order of delivery within its run
+    state     TEXT    NOT NULL,
+    attempt   INTEGER NOT NULL,  -- 0: it ended before any attempt
+    epoch     INTEGER NOT NULL,
+    pid       INTEGER NOT NULL,
+    began_at  INTEGER NOT NULL,
+    ended_at  INTEGER NOT NULL,
+    payload   BLOB    NOT NULL,
+    -- ORs, since an IN of more than two values builds a table for each row and would cost more than the row itself.
+    CONSTRAINT result_state CHECK (
+        state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'dead'
+    )
+) STRICT;
+
+-- Attempts that did not complete their step, with the evidence. `step` is a run's id where a host was lost with the run.
+CREATE TABLE dq_attempt (
+    step      INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    epoch     INTEGER NOT NULL,
+    outcome   TEXT    NOT NULL,
+    pid       INTEGER NOT NULL,
+    charged   INTEGER NOT NULL,  -- 1: counts against the function's max_crashes
+    cause     TEXT    NOT NULL,
+    ended_at  INTEGER NOT NULL,
+    PRIMARY KEY (step, attempt, epoch),
+    CONSTRAINT attempt_outcome CHECK (outcome IN ('failed', 'crashed', 'timed_out', 'cancelled', 'lost')),
+    CONSTRAINT attempt_charged CHECK (charged IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+-- Open claims only.
+CREATE TABLE dq_claim (
+    epoch       INTEGER PRIMARY KEY,
+    slot        INTEGER NOT NULL,
+    pid         INTEGER NOT NULL,
+    boot_epoch  INTEGER NOT NULL,
+    steps       TEXT    NOT NULL,  -- JSON: [[step, attempt], ...]
+    claimed_at  INTEGER NOT NULL,
+    CONSTRAINT claim_boot_epoch CHECK (boot_epoch = epoch >> 40)
+) STRICT;
+
+-- Ranges of steps submitted alone, one of which at least has no result yet.
+CREATE TABLE dq_batch (
+    first  INTEGER PRIMARY KEY,
+    last   INTEGER NOT NULL,
+    CONSTRAINT batch_range CHECK (last >= first)
+) STRICT;
+
+-- One row for each run. `steps` have been asked for so far, `done` of them have ended.
+CREATE VIEW dq_runs AS
+SELECT
+    run.id,
+    run.name,
+    function.name AS workflow,
+    run.state,
+    (SELECT count(*) FROM dq_step AS step WHERE step.run = run.id) AS steps,
+    (SELECT count(*) FROM dq_step AS step JOIN dq_result AS result ON result.step = step.id
+      WHERE step.run = run.id) AS done,
+    run.created_at,
+    run.ended_at,
+    run.reason
+FROM dq_run AS run
+LEFT JOIN dq_function AS function ON function.id = run.function;
+
+-- One row for each step. `run` and `run_id` are NULL for a step submitted alone; `attempt` is the latest one, 0 before
+-- the first; `pid` and `epoch` are of the worker and the claim that ended it or hold it now.
+CREATE VIEW dq_steps AS
+WITH claimed AS (
+    SELECT
+        CAST(entry.value ->> 0 AS INTEGER) AS step,
+        CAST(entry.value ->> 1 AS INTEGER) AS attempt,
+        max(claim.epoch) AS epoch,
+        claim.pid AS pid,
+        claim.claimed_at AS claimed_at
+    FROM dq_claim AS claim, json_each(claim.steps) AS entry
+    GROUP BY 1
+)
+SELECT
+    step.id,
+    function.name,
+    run.name AS run,
+    step.run AS run_id,
+    step.scope,
+    step.occurrence,
+    coalesce(result.state, iif(claimed.step IS NULL, 'pending', 'claimed')) AS state,
+    coalesce(result.attempt, claimed.attempt,
+             (SELECT max(attempt.attempt) FROM dq_attempt AS attempt WHERE attempt.step = step.id), 0) AS attempt,
+    coalesce(result.pid, claimed.pid) AS pid,
+    coalesce(result.epoch, claimed.epoch) AS epoch,
+    result.seq,
+    step.created_at,
+    iif(result.step IS NULL, claimed.claimed_at, NULL) AS claimed_at,
+    result.began_at,
+    result.ended_at
+FROM dq_step AS step
+LEFT JOIN dq_function AS function ON function.id = step.function
+LEFT JOIN dq_run AS run ON run.id = step.run
+LEFT JOIN dq_result AS result ON result.step = step.id
+LEFT JOIN claimed ON claimed.step = step.id;
+
+-- One row for each attempt: those that ended their step, those that did not, and those that are claimed now (their
+-- `outcome` and `ended_at` are NULL). For a claimed one `began_at` is the time of the claim.
+CREATE VIEW dq_attempts AS
+SELECT step, attempt, epoch, state AS outcome, pid, 0 AS charged, NULL AS cause, began_at, ended_at
+FROM dq_result AS result
+WHERE state <> 'dead' AND attempt > 0
+  AND NOT EXISTS (SELECT 1 FROM dq_attempt AS attempt
+                   WHERE attempt.step = result.step AND attempt.attempt = result.attempt
+                     AND attempt.epoch = result.epoch)
+UNION ALL
+SELECT step, attempt, epoch, outcome, pid, charged, cause, NULL, ended_at
+FROM dq_attempt
+UNION ALL
+SELECT CAST(entry.value ->> 0 AS INTEGER), CAST(entry.value ->> 1 AS INTEGER), claim.epoch, NULL, claim.pid, 0, NULL,
+       claim.claimed_at, NULL
+FROM dq_claim AS claim, json_each(claim.steps) AS entry
+WHERE NOT EXISTS (SELECT 1 FROM dq_result AS result WHERE result.step = CAST(entry.value ->> 0 AS INTEGER))
+  AND NOT EXISTS (SELECT 1 FROM dq_attempt AS attempt
+                   WHERE attempt.step = CAST(entry.value ->> 0 AS INTEGER)
+                     AND attempt.attempt = CAST(entry.value ->> 1 AS INTEGER) AND attempt.epoch = claim.epoch);

@@ -1,0 +1,288 @@
+"""The single writer: one transaction for a group of decisions, and one sync for as many groups as you like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import apsw
+
+from dq.errors import DiskFull, Fenced, StoreError
+from dq.model.clock import Clock, SystemClock
+from dq.model.states import RUN_TRANSITIONS, RunState
+from dq.store import bulk, connection, faults
+from dq.store.group import Group
+from dq.store.reads import Reads
+from dq.store.sql import SQL
+from dq.store.sync import Wal
+
+LOG_SIZE = 20 << 20  # bytes that the log is grown to ahead of need
+CHECKPOINT_PAGES = 2000  # about 16 MB, so that the log stays within its grown part
+CHECKPOINT_STEP = 512  # pages between tries while a reader keeps the log from being emptied
+UNBOOTED = -1
+
+
+class Boot(NamedTuple):
+    """What a supervisor learns as it takes the file over."""
+
+    epoch: int  # its own; above that of every predecessor
+    unclean: bool  # the predecessor was killed
+    machine_changed: bool  # the machine was restarted since, or it is another one
+
+
+class Store(Reads):
+    """The file, open for writing. One process, one thread; only `sync` may run in another thread.
+
+    Example:
+        store = Store.open("movie.db")
+        store.boot(boot_id)
+        store.commit(group)   # visible to readers, and safe from any kill of a process
+        store.sync()          # safe from a power cut; acknowledge only now
+        store.close(clean=True)
+    """
+
+    def __init__(self, opened: apsw.Connection, path: str) -> None:
+        self._opened = opened
+        self._path = path
+        self._wal = Wal(opened, path)
+        self._pid = os.getpid()
+        self._epoch = UNBOOTED
+        self._broken = ""
+        self._closed = False
+        self._pages = 0
+        self._checkpoint_at = CHECKPOINT_PAGES
+        opened.set_wal_hook(self._committed)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, create: bool = True, clock: Clock | None = None) -> Store:
+        """Opens the file, makes it first (mode 0600) if there is none.
+
+        Raises NoSuchFolder, ReadOnlyFile, DiskFull, NotADatabase, ForeignDatabase, NewerSchema, CorruptDatabase,
+        UnsafePlace, or StoreError where `create` is false and there is no file.
+        """
+        place = connection.absolute(path)
+        opened = connection.open_writer(place, create=create, now=(clock or SystemClock()).now())
+        try:
+            with faults.explained(place):
+                opened.execute(SQL["engine"]).fetchall()  # SQLite opens the log at the first read
+                return cls(opened, place)
+        except BaseException:
+            opened.close()
+            raise
+
+    def boot(self, boot_id: str) -> Boot:
+        """Takes the file over: from here on every other Store that is open on it is fenced.
+
+        `boot_id` names the machine's boot. What a killed predecessor committed without a sync is made durable before
+        anything else, so that no result is served that a power cut could still take back.
+        """
+        self.sync()
+        with faults.explained(self._path):
+            epoch, last_boot_id, clean, *_ = self._connected().execute(SQL["engine"]).get
+            self._transaction([("boot", (boot_id, epoch))])
+        self._epoch = epoch + 1
+        self.sync()
+        return Boot(self._epoch, not clean, bool(last_boot_id) and last_boot_id != boot_id)
+
+    def commit(self, group: Group) -> None:
+        """Writes all of the group or nothing. Visible and safe from kills when it returns; durable after `sync`.
+
+        Raises:
+            Fenced: another supervisor has taken the file over, a row was there already, or a compared state differs.
+            DiskFull: nothing is written, and the same group may be tried again later.
+            StoreError: the disk failed; only a new Store can tell what is in the file.
+        """
+        db = self._connected()
+        try:
+            before = db.total_changes()
+            db.execute(SQL["begin"])
+            try:
+                expected = self._write(db, group)
+                if db.total_changes() - before != expected:
+                    raise self._fenced("a row that should be changed is not as expected")
+                db.execute(SQL["commit"])
+            except BaseException:
+                self._roll_back(db)
+                raise
+        except apsw.ConstraintError as error:
+            raise self._fenced(f"a row is there already or breaks a rule ({error})") from error
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        if self._pages >= self._checkpoint_at:
+            self.checkpoint()
+
+    def _write(self, db: apsw.Connection, group: Group) -> int:
+        """Runs the statements and returns how many rows they must have changed.
+
+        None of them can change more than one row for one row of the group, so the sum tells if each did.
+        """
+        db.execute(SQL["fence"], (group.lease_to, self._epoch))
+        if db.changes() != 1:
+            raise self._fenced("another supervisor has taken the file over")
+        expected = 1
+        for name, rows in _statements(group):
+            if rows:
+                bulk.insert(db, name, rows)
+                expected += len(rows)
+        self._check_epochs(db, group)
+        for name, rows in _closings(group):
+            if rows:
+                db.executemany(SQL[name], rows)
+                expected += len(rows)
+        return expected
+
+    def _check_epochs(self, db: apsw.Connection, group: Group) -> None:
+        """A result counts only under a claim that is open. Epoch 0 stands for a step that ended unclaimed."""
+        epochs = {row[4] for row in group.results}
+        epochs.discard(0)
+        # Closing a claim proves that it was open.
+        epochs.difference_update(row[0] for row in group.closed_claims)
+        for epoch in epochs:
+            if db.execute(SQL["claim_is_open"], (epoch,)).get is None:
+                raise self._fenced(f"a result came under the claim {epoch}, which is not open")
+
+    def sync(self) -> float:
+        """Makes everything committed before this call durable; returns the seconds it took. Any thread.
+
+        Raises StoreError, and from then on every call does: only a new Store can tell what is really on disk.
+        """
+        self._connected()
+        try:
+            return self._wal.sync()
+        except StoreError as error:
+            self._broken = str(error)
+            raise
+
+    def checkpoint(self) -> None:
+        """Copies the log's pages into the database as far as readers allow; never waits for them.
+
+        Raises StoreError when a sync fails; a full disk is none, the log just stays longer.
+        """
+        db = self._connected()
+        try:
+            pages, copied = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.FullError, apsw.BusyError):
+            pages, copied = self._pages, -1
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        emptied = pages == copied
+        self._pages = 0 if emptied else self._pages
+        self._checkpoint_at = CHECKPOINT_PAGES if emptied else max(CHECKPOINT_PAGES, pages + CHECKPOINT_STEP)
+
+    def pregrow(self) -> bool:
+        """Grows the log to about 20 MB, once, so that later commits and syncs are quicker. For an idle moment.
+
+        Returns whether it did something; a full disk is no error.
+        """
+        self._connected()
+        if self._wal.size() >= LOG_SIZE:
+            return False
+        grown = self._wal.grow(LOG_SIZE)
+        self.sync()
+        return grown
+
+    def close(self, clean: bool) -> None:
+        """Closes the file. `clean` says that no claim is left to a worker that might still run.
+
+        A second call does nothing. Raises StoreError, or Fenced where a successor is at work.
+        """
+        self._check_pid()
+        if self._closed:
+            return
+        try:
+            if clean and not self._broken:
+                self._close_clean()
+            else:
+                # The successor starts from the log as it is.
+                self._opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        finally:
+            self._closed = True
+            self._opened.close()
+
+    def _close_clean(self) -> None:
+        db = self._connected()
+        with faults.explained(self._path):
+            if self._epoch != UNBOOTED:
+                self._transaction([("mark_clean", (self._epoch,))])
+            self.sync()
+            try:
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except (apsw.BusyError, apsw.FullError):
+                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a reader is there: the log stays, and is durable
+
+    def _transaction(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+        """Runs statements that must change one row each."""
+        db = self._opened
+        db.execute(SQL["begin"])
+        try:
+            for name, values in statements:
+                db.execute(SQL[name], values)
+                if db.changes() != 1:
+                    raise self._fenced("another supervisor has taken the file over")
+            db.execute(SQL["commit"])
+        except BaseException:
+            self._roll_back(db)
+            raise
+
+    def _roll_back(self, db: apsw.Connection) -> None:
+        # SQLite has rolled back by itself after some errors.
+        if db.in_transaction:
+            try:
+                db.execute(SQL["rollback"])
+            except apsw.Error as error:
+                self._broken = f"{self._path}: a transaction could not be rolled back ({error})"
+
+    def _committed(self, db: apsw.Connection, name: str, pages: int) -> int:
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    def _connected(self) -> apsw.Connection:
+        self._check_pid()
+        if self._closed:
+            raise StoreError(f"{self._path} is closed.")
+        if self._broken:
+            raise StoreError(self._broken)
+        return self._opened
+
+    def _check_pid(self) -> None:
+        # A connection that crosses a fork destroys commits, so a copy of the process must never touch it.
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"{self._path} was opened by process {self._pid}; process {os.getpid()} must open its own."
+            )
+
+    def _failed(self, error: apsw.Error) -> StoreError:
+        explained = faults.explain(error, self._path)
+        if not isinstance(explained, DiskFull):
+            self._broken = str(explained)
+        return explained
+
+    def _fenced(self, why: str) -> Fenced:
+        return Fenced(f"{self._path}: {why}. Nothing of this group is written.")
+
+
+def _statements(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ...]:
+    return (
+        ("insert_context", group.contexts),
+        ("insert_function", group.functions),
+        ("insert_run", group.runs),
+        ("insert_batch", group.batches),
+        ("insert_step", group.steps),
+        ("insert_flow_step", group.flow_steps),
+        ("insert_claim", group.claims),
+        ("trim_claim", group.trimmed_claims),
+        ("insert_result", group.results),
+        ("insert_attempt", group.attempts),
+    )
+
+
+def _closings(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ...]:
+    for change in group.run_changes:
+        if RunState(change.state) not in RUN_TRANSITIONS[RunState(change.expected)]:
+            raise ValueError(f"run {change.id} can't go from {change.expected} to {change.state}")
+    return (
+        ("delete_claim", group.closed_claims),
+        ("delete_batch", group.closed_batches),
+        ("change_run", group.run_changes),
+    )

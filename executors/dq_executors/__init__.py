@@ -1,0 +1,1 @@
+"""The executors that come with dq, each found by its entry point in the group "dq.executors"."""
