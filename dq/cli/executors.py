@@ -18,7 +18,7 @@ def command(as_json: bool) -> None:
 
     found = available()
     if as_json:
-        rows = [{"name": one.name, "capabilities": _words(one.capabilities), "error": one.error} for one in found]
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([one._asdict() for one in found], indent=1))
         return
-    print(render(["name", "can", "error"], [[one.name, " ".join(_words(one.capabilities)), one.error] for one in found]))
+    rows = [[one.name, one.target, " ".join(one.capabilities), one.error] for one in found]
+    print(render(["name", "class", "can", "error"], rows))

@@ -32,25 +32,19 @@ class Advice(NamedTuple):
     help: str
 
 
-_NO_HELP = ""
+# The first kind that fits counts. Errors of the file say in their own text what helps.
 _TABLE: list[tuple[type[BaseException], Advice]] = [
-    (errors.DatabaseInUse, Advice(IN_USE, "Look at it with `dq ls --db {db}`, or stop the process named above.")),
-    (errors.NoSuchFolder, Advice(FILE, "Make the folder, or name another file with --db.")),
-    (errors.NotADatabase, Advice(FILE, "Nothing was written to it. Name another file with --db.")),
-    (errors.ForeignDatabase, Advice(FILE, "Nothing was written to it. Name another file with --db.")),
-    (errors.NewerSchema, Advice(FILE, "Nothing was written to it. Update dq: `pip install -U dq-durable`.")),
-    (errors.DiskFull, Advice(FILE, "Nothing acknowledged is lost. Make room, then run the same command again.")),
-    (errors.StoreError, Advice(FILE, _NO_HELP)),
-    (errors.RunBlocked, Advice(BLOCKED, "Its steps are kept. `dq show ID --db {db}` shows them.")),
-    (errors.RunConflict, Advice(USAGE, "Choose another --id, or look at the run with `dq show ID --db {db}`.")),
-    (errors.NoSuchRun, Advice(USAGE, "`dq ls --db {db}` lists the runs.")),
-    (errors.BadRunId, Advice(USAGE, _NO_HELP)),
-    (errors.BadExecutor, Advice(USAGE, "`dq executors` lists what is installed.")),
-    (errors.GuardMissing, Advice(USAGE, _NO_HELP)),
-    (errors.NotPicklable, Advice(USAGE, _NO_HELP)),
-    (errors.NotImportable, Advice(USAGE, _NO_HELP)),
-    (errors.SupervisorLost, Advice(FAILED, "What was acknowledged is kept. Run the same command again to go on.")),
-    (errors.DqError, Advice(FAILED, _NO_HELP)),
+    (errors.DatabaseInUse, Advice(IN_USE, "")),
+    (errors.StoreError, Advice(FILE, "")),
+    (errors.RunBlocked, Advice(BLOCKED, "Its steps are kept: `dq show ID --db {db}` lists them.")),
+    (errors.RunConflict, Advice(USAGE, "Choose another --id, or look at the run: `dq show ID --db {db}`.")),
+    (errors.NoSuchRun, Advice(USAGE, "The runs: `dq ls --db {db}`.")),
+    (errors.BadExecutor, Advice(USAGE, "What is installed: `dq executors`.")),
+    (errors.SupervisorLost, Advice(FAILED, "What was acknowledged is kept. The same command again goes on.")),
+    (errors.BadRunId, Advice(USAGE, "")),
+    (errors.GuardMissing, Advice(USAGE, "")),
+    (errors.NotPicklable, Advice(USAGE, "")),
+    (errors.NotImportable, Advice(USAGE, "")),
 ]
 
 
@@ -60,4 +54,4 @@ def advise(error: BaseException) -> Advice:
     >>> advise(errors.DatabaseInUse("")).code
     75
     """
-    return next((advice for kind, advice in _TABLE if isinstance(error, kind)), Advice(FAILED, _NO_HELP))
+    return next((advice for kind, advice in _TABLE if isinstance(error, kind)), Advice(FAILED, ""))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from typing import Any
 
 import click
-
 
 DB = "dq.cli.db"  # the key in click's shared `meta` under which an error finds the database as the user named it
 

@@ -43,7 +43,7 @@ def command(
     executors: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Run a workflow and print its result; with the --id of an earlier run, go on with that one.
+    r"""Run a workflow and print its result; with the --id of an earlier run, go on with that one.
 
     \b
     Example:

@@ -16,7 +16,7 @@ from dq.cli.options import db_option, json_option, parse_arguments
 @click.option("--id", help="The run's id: the same id is the same run.  [default: a new one]")
 @json_option
 def command(target: str, arguments: tuple[str, ...], db: str, id: str | None, as_json: bool) -> None:
-    """Put a run on record and return once it is on disk.
+    r"""Put a run on record and return once it is on disk.
 
     A supervisor that works on the database begins at once; without one, the run waits for the next `dq up` or engine.
 

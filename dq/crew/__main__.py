@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"dq: {error} The supervisor stops; its successor goes on from what is on disk.\n")
         os._exit(DISK_FAILED)
     listener.close()
+    os.unlink(options.db + ".sock")
     return code
 
 

@@ -44,6 +44,7 @@ class Committer:
         self.eager = False
         self.after_commit: Mail = []
         self.after_sync: Mail = []
+        self.overlaps: Callable[[], bool] = bool  # whether anything goes on that a sync in the loop would hold up
         self.then: list[Callable[[], None]] = []
         self._waiting: Mail = []  # committed, not synced
         self._unsynced = False
@@ -106,7 +107,7 @@ class Committer:
             _send(mail)
             return
         self._unsynced = False
-        if self._cost > INLINE_MAX:
+        if self._cost > INLINE_MAX and self.overlaps():
             self._in_flight = mail
             self._thread.start()
             return

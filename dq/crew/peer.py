@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 READ_MAX = 1 << 20  # bytes taken from one connection before the others get their turn
 
+# One buffer for all: what is read is decoded, or copied, before anybody else reads.
+_buffer = bytearray(READ_MAX)
+_view = memoryview(_buffer)
+
 
 class Peer:
     """A framed, non-blocking socket registered with the supervisor's poller."""
@@ -38,25 +42,25 @@ class Peer:
     def read(self) -> list[Any]:
         """The messages that have arrived. Sets `closed` at the end of the stream. Raises BadFrame."""
         try:
-            chunk = self.sock.recv(READ_MAX)
+            count = self.sock.recv_into(_buffer)
         except BlockingIOError:
             return []
         except OSError:
-            chunk = b""
-        if not chunk:
+            count = 0
+        if not count:
             self.closed = True
             return []
         inbox = self._inbox
         if inbox:
-            inbox += chunk
-            if len(inbox) < 4 + HEAD.unpack_from(inbox)[0]:
+            inbox += _view[:count]
+            if len(inbox) < 4 or len(inbox) < 4 + HEAD.unpack_from(inbox)[0]:
                 return []
-            messages, used = _split(inbox)
+            messages, used = _split(inbox, len(inbox))
             del inbox[:used]
             return messages
-        messages, used = _split(chunk)
-        if used < len(chunk):
-            inbox += memoryview(chunk)[used:]
+        messages, used = _split(_buffer, count)
+        if used < count:
+            inbox += _view[used:count]
         return messages
 
     def drain(self) -> list[Any]:
@@ -130,10 +134,10 @@ class Peer:
             self.closed = True
 
 
-def _split(buffer: bytes | bytearray) -> tuple[list[Any], int]:
-    """The whole frames at the start of a buffer, and how many bytes they take."""
+def _split(buffer: bytearray, end: int) -> tuple[list[Any], int]:
+    """The whole frames in the first `end` bytes of a buffer, and how many bytes they take."""
     messages: list[Any] = []
-    at, end = 0, len(buffer)
+    at = 0
     with memoryview(buffer) as view:
         while end - at >= 4:
             length = HEAD.unpack_from(buffer, at)[0]

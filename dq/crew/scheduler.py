@@ -54,6 +54,7 @@ class Scheduler:
         self.draining = False
         self.ahead: set[Member] = set()  # members that hold rows which they have not begun
         self.stale = 0  # results that were refused: their claim was over
+        self.claimed = 0  # rows that members hold
         self._loaded_rows = 0
         self._loaded_bytes = 0
 
@@ -184,6 +185,7 @@ class Scheduler:
         if not member.outstanding:
             member.busy_since = time.monotonic()
         member.outstanding += len(rows)
+        self.claimed += len(rows)
         member.load += estimate * len(rows)
         if member.outstanding > lane.pool.slots:
             self.ahead.add(member)
@@ -290,6 +292,7 @@ class Scheduler:
     def closed(self, member: Member, claim: Claim, rows: list[Row]) -> None:
         """Rows of a claim that have a result, or are given back."""
         self.unload(rows)
+        self.claimed -= len(rows)
         member.outstanding -= len(rows)
         member.load -= claim.estimate * len(rows)
         member.revoked = False
@@ -345,5 +348,6 @@ class Scheduler:
         for claim in member.claims.values():
             self._committer.group.closed_claims.append((claim.epoch,))
         member.claims.clear()
+        self.claimed -= member.outstanding
         member.outstanding = member.load = 0
         self.ahead.discard(member)

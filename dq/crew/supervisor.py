@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 FIRST_CLIENT = 30.0  # seconds that an engine's own supervisor waits for its engine
 STOP_MAX = 2.0  # seconds that members have to leave when they are told to
+PREGROW_AFTER = 0.2  # seconds; a short-lived supervisor need not pay for it
 SPIN = 0.0002  # seconds of looking again before the loop sleeps, while work is dense
 
 
@@ -82,6 +83,7 @@ class Supervisor:
         self.results = Results(self)
         self.hosts.results = self.results
         self.clients = Clients(self, self.hosts, self.results)
+        self.committer.overlaps = lambda: self.scheduler.claimed > 0
         self.scheduler.open_nursery = self.staff.nursery
         self.staff.hear = self._on_member
         self.staff.hear_control = self._on_control
@@ -94,6 +96,7 @@ class Supervisor:
         self._listener: socket.socket | None = None
         self._strangers: set[Peer] = set()
         self._wake: socket.socket | None = None
+        self._dense = False
 
     # --- the loop -------------------------------------------------------------------------
 
@@ -105,6 +108,7 @@ class Supervisor:
         self.poller.register(self.committer.wake_fd, lambda _mask: self.committer.synced())
         self._listen_to_signals()
         now = time.monotonic()
+        self.timers.at(now + PREGROW_AFTER, self._pregrow)
         self.timers.at(now + self.watch.tick, self._tick)
         if self.options.ephemeral:
             self.timers.at(now + FIRST_CLIENT, self._nobody_came)
@@ -114,7 +118,7 @@ class Supervisor:
 
     def turn(self) -> None:
         """Hears everybody, decides, writes once, sends."""
-        self.poller.poll(self._timeout())
+        self._wait()
         now = time.monotonic()
         self.timers.run(now)
         if not self.options.workers:
@@ -128,6 +132,22 @@ class Supervisor:
         self.scheduler.dispatch()
         self.hosts.deliver()
         self.committer.commit()
+
+    def _wait(self) -> None:
+        """Hears what has come. While work is dense it looks again for a moment before it sleeps: waking costs more."""
+        timeout = self._timeout()
+        if self._dense and (timeout is None or timeout > SPIN):
+            end = time.perf_counter() + SPIN
+            while not self.poller.poll(0):
+                if time.perf_counter() > end:
+                    self._dense = False
+                    self.poller.poll(self._timeout())
+                    return
+                os.sched_yield()
+            return
+        began = time.perf_counter()
+        if self.poller.poll(timeout):
+            self._dense = time.perf_counter() - began < SPIN
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
@@ -164,9 +184,11 @@ class Supervisor:
             if not member.pid:
                 self._lost(member, Death(-1, 0))
         _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
-        if not self.ledger.runs and not self.scheduler.ahead:
-            self.store.pregrow()
         self.timers.at(now + self.watch.tick, self._tick)
+
+    def _pregrow(self) -> None:
+        """Overwriting a log that is there costs half of what lengthening it does."""
+        self.store.pregrow()
 
     def notice(self, text: str) -> None:
         """Tells people: on the standard error stream, and to every client."""
@@ -241,8 +263,7 @@ class Supervisor:
                 since = int((now - member.busy_since) * 1e6) if begun else 0
                 rows.append((member.kind, member.pid, member.slot, member.finished, begun, since))
         pending = sum(lane.pending for lane in self.scheduler.lanes.values())
-        claimed = sum(member.outstanding for member in self.staff.members)
-        return frames.Crew(ticket, self.ledger.boot_epoch, rows, pending, claimed)
+        return frames.Crew(ticket, self.ledger.boot_epoch, rows, pending, self.scheduler.claimed)
 
     # --- members --------------------------------------------------------------------------
 

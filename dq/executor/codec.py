@@ -13,6 +13,8 @@ from dq.model.payload import FILE, HEAD, INLINE_MAX, PICKLE, seal, unseal
 
 _NONE = seal(PICKLE, pickle.dumps(None, 5))
 _pack_head, _dumps, _loads = HEAD.pack, pickle.dumps, pickle.loads  # of use for every step
+# True where `__main__` is no file. Nobody else can import what was made there, so it travels by value.
+_notebook = False
 
 
 class Large(NamedTuple):
@@ -37,7 +39,9 @@ class Codec:
     """
 
     def __init__(self, folder: str | None = None) -> None:
+        global _notebook
         self.folder = folder
+        _notebook = not functions.main_script()
 
     def dumps(self, value: Any, name: str, *, what: str = "result") -> bytes:
         """The payload of a value.
@@ -58,7 +62,7 @@ class Codec:
     def place(self, large: Large, name: str) -> bytes:
         """The payload of what `pack` found too large: a side file, whole and on disk when this returns."""
         if self.folder is None:
-            return seal(PICKLE, _dump(large.value, large.what, None))
+            return seal(PICKLE, _dump_by_value(large.value, large.what))
         return seal(FILE, blobs.write(self.folder, name, large.data, large.buffers))
 
     def loads(self, payload: bytes) -> Any:
@@ -102,33 +106,35 @@ def pack(value: Any, what: str = "result") -> bytes | Large:
     if value is None:
         return _NONE
     aside: list[pickle.PickleBuffer] = []
-    data = _dump(value, what, aside.append)
-    if not aside and len(data) <= INLINE_MAX:
+    try:
+        data = _dumps(value, 5, buffer_callback=aside.append)
+    except Exception as error:  # noqa: BLE001 -- users' __reduce__ may raise anything
+        data = _dump_by_value(value, what, aside.append, error)
+    if not _notebook and not aside and len(data) <= INLINE_MAX:
         return _pack_head(PICKLE, crc32(data)) + data
+    if _notebook and b"__main__" in data:
+        aside.clear()
+        data = _dump_by_value(value, what, aside.append)
+    return _weigh(value, what, data, aside)
+
+
+def _weigh(value: Any, what: str, data: bytes, aside: list[pickle.PickleBuffer]) -> bytes | Large:
     try:
         buffers = [buffer.raw() for buffer in aside]
     except BufferError:  # one is not contiguous, so it can't lie in a file as it is
-        data, buffers = _dump(value, what, None), []
+        data, buffers = _dump_by_value(value, what), []
     if len(data) + sum(buffer.nbytes for buffer in buffers) > INLINE_MAX:
         return Large(value, what, data, buffers)
-    return seal(PICKLE, _dump(value, what, None) if buffers else data)
-
-
-def _dump(value: Any, what: str, aside: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
-    """Plain pickle, since it is seven times as fast, and cloudpickle for what that can't do."""
-    try:
-        data = _dumps(value, 5, buffer_callback=aside)
-    except Exception as error:  # noqa: BLE001 -- users' __reduce__ may raise anything
-        return _dump_by_value(value, what, aside, error)
-    if b"__main__" in data and not functions.main_script():
-        # Nobody else can import what was made in a notebook or an interactive session.
-        return _dump_by_value(value, what, aside, None)
-    return data
+    return seal(PICKLE, _dump_by_value(value, what) if buffers else data)
 
 
 def _dump_by_value(
-    value: Any, what: str, aside: Callable[[pickle.PickleBuffer], Any] | None, first: Exception | None
+    value: Any,
+    what: str,
+    aside: Callable[[pickle.PickleBuffer], Any] | None = None,
+    first: Exception | None = None,
 ) -> bytes:
+    """Cloudpickle does what plain pickle can't, and takes seven times as long."""
     import cloudpickle
 
     try:

@@ -219,7 +219,8 @@ class SharedDesk(MemberDesk):
 
     def _send(self, batch: list[tuple[int, int, Outcome]]) -> None:
         for epoch in dict.fromkeys(epoch for _, epoch, _ in batch):
-            self._link.send(Results(epoch, [outcome for _, its, outcome in batch if its == epoch]))
+            rows = [outcome for _, its, outcome in batch if its == epoch]
+            self._link.send(Results(epoch, rows))  # type: ignore[arg-type]
         for index, _, _ in batch:
             self.slot.free(index)
             self._free.put(index)

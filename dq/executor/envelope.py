@@ -50,6 +50,8 @@ class Runner:
         try:
             function = self._functions.get(job.function) or self._find(job.function)
             args, kwargs = self._loads(job.args)
+            # It stays set until this thread begins its next body, since nothing in between asks, and it would cost as
+            # much again to take it away.
             _set_running(job)
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
@@ -65,7 +67,6 @@ class Runner:
             status = FAILED
         if self._is_copy:
             self._leave(None)
-        _set_running(None)
         return Outcome(job.step, status, packed, began, perf_counter_ns() - start)
 
     def _find(self, number: int) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dq.executor.frames import FRAME_MAX, HEAD, BadFrame, Message, decode, encode
 
-_BUFFER = 1 << 20
+_BUFFER = 128 << 10  # bytes; a larger one costs a new process more page faults than it saves reads
 
 
 class Closed(ConnectionError):

@@ -22,7 +22,8 @@ _ENTRY = struct.Struct("<QQQ")
 _WORD = struct.Struct("<Q")
 _ENTRIES_AT = 128
 SLOT_SIZE = 16384
-_PID_AT, _BEAT_AT, _FINISHED_AT = 8, 48, 56
+_BEAT_AT = 48
+_BEAT_WORD, _FINISHED_WORD, _FIRST_WORD, _MARK_WORD = 6, 7, _ENTRIES_AT // 8, _ENTRIES_AT // 8 + 2
 assert _ENTRIES_AT + ENTRIES * _ENTRY.size <= SLOT_SIZE
 
 FREE, BEGUN, UNSENT = range(3)
@@ -78,7 +79,8 @@ class SlotReader:
         start = slot * SLOT_SIZE + _ENTRIES_AT
         view = memoryview(self._memory)[start : start + ENTRIES * _ENTRY.size]
         try:
-            return [Entry(*row) for row in _ENTRY.iter_unpack(view) if row[2] != FREE]
+            # An id of 0 is an entry whose owner was killed while it freed it.
+            return [Entry(*row) for row in _ENTRY.iter_unpack(view) if row[2] != FREE and row[0] != 0]
         finally:
             view.release()
 
@@ -108,19 +110,19 @@ class SlotWriter:
 
     def beat(self) -> None:
         self._beat += 1
-        self._words[_BEAT_AT // 8] = self._beat
+        self._words[_BEAT_WORD] = self._beat
 
     def begin(self, index: int, id: int, epoch: int) -> None:
         """Entry `index` must be free: a kill in the middle leaves its mark at FREE."""
-        words, at = self._words, _ENTRIES_AT // 8 + 3 * index
+        words, at = self._words, _FIRST_WORD + 3 * index
         words[at] = id
         words[at + 1] = epoch
         words[at + 2] = BEGUN
 
     def finish(self, index: int) -> None:
-        self._words[_ENTRIES_AT // 8 + 3 * index + 2] = UNSENT
+        self._words[_MARK_WORD + 3 * index] = UNSENT
         self._finished += 1
-        self._words[_FINISHED_AT // 8] = self._finished
+        self._words[_FINISHED_WORD] = self._finished
 
     def free(self, first: int, count: int = 1) -> None:
         """Frees entries whose results are sent."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures._base import FINISHED
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from dq.flow.future import Future
@@ -28,7 +30,7 @@ class Desk(Protocol):
     """The run that a future belongs to."""
 
     name: str
-    callbacks: list[Callable[[], object]]
+    callbacks: deque[Callable[[], object]]
 
     def park(self, wanted: Ready) -> None: ...
     def value(self, status: int, payload: bytes) -> Any: ...
@@ -110,7 +112,7 @@ class FlowFuture(Future[R]):
             if not waiter.done():
                 waiter.set_result(None)
         for callback in self._callbacks or ():
-            self._run.callbacks.append(lambda callback=callback: callback(self))
+            self._run.callbacks.append(partial(callback, self))
 
     # --- what the workflow does with it ---------------------------------------------------
 
@@ -125,7 +127,7 @@ class FlowFuture(Future[R]):
         if self._open:
             try:
                 self._value = self._run.value(self._status, self._payload)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 -- the step's own, kept for whoever asks
                 self._error = error
             self._open = False
             self._payload = _ABSENT

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
+    from dq.executor.current import Info
     from dq.flow.decorators import Step
     from dq.flow.future import Future
 
@@ -21,7 +23,47 @@ class Flow(Protocol):
     def submit(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...
     def map(self, step: Step[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]: ...
     def draw(self) -> bytes: ...
+    def key(self) -> str: ...
 
 
 # Set by a host around the code of a run. A host runs all its runs in one thread, so this needs no lock.
 running: Flow | None = None
+
+
+def current() -> Info:
+    """What the code that runs now may know of itself.
+
+    In the body of a step: its id, its attempt, and a key that is the same for all its attempts. In a workflow: the run's
+    name, and a key that is the same on every replay.
+
+    Example:
+        @dq.step
+        def charge(cents: int) -> None:
+            bank.charge(cents, idempotency_key=dq.current().idempotency_key)
+
+    Raises:
+        LookupError: Neither a step nor a run is running here.
+    """
+    from dq.executor import current as attempt
+
+    if running is None:
+        return attempt.current()
+    return attempt.Info(0, 0, 0, running.name, running.key())
+
+
+def random() -> float:
+    """A random number in [0, 1). In a workflow it is the same on every replay; elsewhere it is `random.random()`."""
+    if running is None:
+        import random as chance
+
+        return chance.random()
+    return int.from_bytes(running.draw()[:7], "little") / (1 << 56)
+
+
+def uuid4() -> UUID:
+    """A random UUID. In a workflow it is the same on every replay; elsewhere it is `uuid.uuid4()`."""
+    import uuid
+
+    if running is None:
+        return uuid.uuid4()
+    return uuid.UUID(bytes=running.draw(), version=4)

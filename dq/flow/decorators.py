@@ -31,7 +31,7 @@ class _Decorated(Generic[P, R]):
     __qualname__: str
 
     def __init__(self, body: Callable[P, R], name: str = "", executor: str = "", max_crashes: int = 3) -> None:
-        if not callable(body) or not hasattr(body, "__qualname__"):
+        if not hasattr(body, "__qualname__"):  # what is callable and has none can't be found again by name
             raise TypeError(f"dq.{self.kind} decorates functions; {body!r} is a {type(body).__name__}")
         if max_crashes < 1:
             raise ValueError(f"max_crashes is {max_crashes}; it must be at least 1, since the first crash is one")
@@ -167,9 +167,7 @@ class Workflow(_Decorated[P, R]):
 @overload
 def step(body: Callable[P, R], /) -> Step[P, R]: ...
 @overload
-def step(
-    *, name: str = "", executor: str = "", max_crashes: int = 3
-) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(*, name: str = "", executor: str = "", max_crashes: int = 3) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a function a step: the unit that is recorded. Use it bare or with options.
 
@@ -211,20 +209,20 @@ def workflow(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return _decorate(Workflow, body, options)
 
 
-def _decorate(kind: type[Any], body: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+def _decorate(kind: Callable[..., Any], body: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
     if body is None:
         return functools.partial(kind, **options)
     if isinstance(body, _Decorated):
         raise TypeError(f"{body!r} is decorated already")
-    decorated: Callable[..., Any] = kind
-    return decorated(body, **options)
+    return kind(body, **options)
 
 
 D = TypeVar("D", bound="_Decorated[Any, Any]")
 
 
 def _derive(base: D, name: str, executor: str, max_crashes: int) -> D:
-    return type(base)(base.__dq_body__, name, executor, max_crashes)
+    make: Callable[..., D] = type(base)
+    return make(base.__dq_body__, name, executor, max_crashes)
 
 
 def _found(body: Callable[..., Any]) -> Any:

@@ -7,7 +7,7 @@ of their own count by the name of their type. Equal structure gives equal bytes 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
@@ -18,6 +18,7 @@ import types
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from hashlib import blake2b
+from math import isnan
 from struct import pack
 from typing import Any, cast
 
@@ -47,7 +48,7 @@ def fingerprint(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
                 writer.write(value, out)
         if kwargs:
             _keywords(kwargs, writer or _Writer(), out)
-    except Exception:  # a tangle, a property of the user's that raises, a stack that is full already
+    except Exception:  # noqa: BLE001 -- a tangle, a property of the user's that raises, a stack that is full already
         out = bytearray(b"?" + b"".join(map(_type_name, args)))
         for key in sorted(kwargs):
             out += key.encode("utf-8", "surrogatepass") + b"=" + _type_name(kwargs[key])
@@ -203,7 +204,9 @@ class _Writer:
         if array.dtype.hasobject:
             self._sequence(array.ravel().tolist(), out)
         else:
-            out += blake2b(numpy.ascontiguousarray(array).data.cast("B") if array.size else b"", digest_size=SIZE).digest()
+            out += blake2b(
+                numpy.ascontiguousarray(array).data.cast("B") if array.size else b"", digest_size=SIZE
+            ).digest()
 
 
 def _type_name(value: Any) -> bytes:
@@ -233,7 +236,7 @@ def _int(value: int, out: bytearray) -> None:
 
 
 def _float(value: float, out: bytearray) -> None:
-    out += b"d" + (pack("<d", value) if value == value else b"nan.....")
+    out += b"d" + (pack("<d", value) if not isnan(value) else b"nan.....")
 
 
 def _complex(value: complex, out: bytearray) -> None:
@@ -264,7 +267,7 @@ def _blob(mark: bytes, data: bytes | bytearray, out: bytearray) -> None:
 
 
 def _constant(mark: bytes) -> Callable[[Any, bytearray], None]:
-    def write(value: Any, out: bytearray) -> None:
+    def write(_: Any, out: bytearray) -> None:
         out += mark
 
     return write
@@ -298,10 +301,10 @@ _SCALARS: dict[type, Callable[[Any, bytearray], None]] = {
     decimal.Decimal: _text(str),
     fractions.Fraction: _text(str),
     uuid.UUID: _text(str),
-    datetime.datetime: _text(lambda value: f"{value.isoformat()} {value.fold}"),
-    datetime.date: _text(datetime.date.isoformat),
-    datetime.time: _text(lambda value: f"{value.isoformat()} {value.fold}"),
-    datetime.timedelta: _text(repr),
+    dt.datetime: _text(lambda value: f"{value.isoformat()} {value.fold}"),
+    dt.date: _text(dt.date.isoformat),
+    dt.time: _text(lambda value: f"{value.isoformat()} {value.fold}"),
+    dt.timedelta: _text(repr),
     type: _named,
     types.FunctionType: _named,
     types.BuiltinFunctionType: _named,

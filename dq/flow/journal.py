@@ -105,12 +105,8 @@ class Journal:
         scope.counts[name] = occurrence + 1
         if not self._recorded:
             return False
-        key = (scope.path, name)
-        rows = self._recorded.get(key)
-        recorded = rows and rows.pop(occurrence, None)
-        if not rows:
-            self._recorded.pop(key, None)
-        if not recorded:
+        recorded = self._pop((scope.path, name), occurrence)
+        if recorded is None:
             return False
         if recorded.fingerprint != fingerprint:
             raise Mismatch(scope.path, name, occurrence, recorded)
@@ -120,6 +116,15 @@ class Journal:
             del self._unasked[recorded.id]
             self._waits[recorded.id] = (target, index)
         return True
+
+    def _pop(self, key: tuple[str, str], occurrence: int) -> Recorded | None:
+        rows = self._recorded.get(key)
+        if rows is None:
+            return None
+        recorded = rows.pop(occurrence, None)
+        if not rows:
+            del self._recorded[key]
+        return recorded
 
     def expect(self, id: int, target: Target, index: int) -> None:
         """A new step has this id, and its completion goes to `target`."""

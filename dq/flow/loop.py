@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import weakref
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from dq.errors import DqError
@@ -25,12 +26,15 @@ T = TypeVar("T")
 class FlowTask(asyncio.Task[T]):
     """A branch of a run: it counts its steps in a scope of its own."""
 
-    scope: Scope
-    number: int
+    def __init__(self, coro: Any, *, scope: Scope, number: int, run: int, **options: Any) -> None:
+        self.scope = scope
+        self.number = number
+        self._hash = hash((run, number))
+        super().__init__(coro, **options)
 
     def __hash__(self) -> int:
-        """By number, so that a set of tasks has the same order on every replay."""
-        return self.number
+        """The same on every replay, so that a set of tasks has the same order too."""
+        return self._hash
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -42,7 +46,8 @@ class FlowLoop(asyncio.BaseEventLoop):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
-        self._tasks = 0
+        self._count = 0
+        self._tasks: weakref.WeakSet[FlowTask[Any]] = weakref.WeakSet()
         self.set_task_factory(self._make_task)
 
     # --- what the run does with it --------------------------------------------------------
@@ -67,15 +72,15 @@ class FlowLoop(asyncio.BaseEventLoop):
         try:
             main = self._make_task(self, body, scope=self._run.root)
             self._until([main])
-            left = sorted(asyncio.all_tasks(self), key=lambda task: cast("FlowTask[Any]", task).number)
+            left = sorted(filter(_pending, self._tasks), key=lambda task: task.number)
             for task in left:
                 task.cancel()
             self._until(left)
-            return main.result()
+            return cast(T, main.result())
         finally:
             events._set_running_loop(None)
 
-    def _until(self, tasks: list[asyncio.Task[Any]]) -> None:
+    def _until(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         while not all(task.done() for task in tasks):
             if not self._queue:
                 if not self._run.can_go_on():
@@ -107,16 +112,15 @@ class FlowLoop(asyncio.BaseEventLoop):
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, coro: Any, *, scope: Scope | None = None, **options: Any
     ) -> FlowTask[Any]:
+        self._count += 1
         scope = scope or self.scope.branch()
-        self._tasks += 1
-        task: FlowTask[Any] = FlowTask(coro, loop=loop, **options)
-        task.scope = scope
-        task.number = self._tasks
+        task: FlowTask[Any] = FlowTask(coro, scope=scope, number=self._count, run=self._run.id, loop=loop, **options)
+        self._tasks.add(task)
         return task
 
     def abandon(self) -> None:
         """Lets go of all tasks without a word: their run is blocked, and will be replayed."""
-        for task in asyncio.all_tasks(self):
+        for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._queue.clear()
 
@@ -132,7 +136,7 @@ class FlowLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return 0.0
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         if when > self.time():
@@ -142,16 +146,20 @@ class FlowLoop(asyncio.BaseEventLoop):
             )
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Any:
         self._run.check_thread()
         return self.call_soon(callback, *args, context=context)
+
+
+def _pending(task: FlowTask[Any]) -> bool:
+    return not task.done()
 
 
 def _refuse(name: str, what: str) -> Callable[..., NoReturn]:
@@ -189,7 +197,7 @@ _as_completed = asyncio.tasks.as_completed
 
 
 def _ordered_as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
-    """asyncio makes tasks in the order of a set of coroutines, which differs between processes."""
+    """Makes the tasks itself: asyncio makes them in the order of a set of coroutines, which differs between processes."""
     loop = events._get_running_loop()
     if isinstance(loop, FlowLoop):
         fs = [asyncio.ensure_future(awaitable, loop=loop) for awaitable in fs]
@@ -198,4 +206,4 @@ def _ordered_as_completed(fs: Iterable[Any], *, timeout: float | None = None) ->
 
 def install() -> None:
     """Makes `asyncio.as_completed` deterministic in workflows; for a process that is a host."""
-    asyncio.as_completed = asyncio.tasks.as_completed = _ordered_as_completed  # type: ignore[assignment]
+    asyncio.as_completed = asyncio.tasks.as_completed = _ordered_as_completed

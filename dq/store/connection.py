@@ -49,7 +49,6 @@ def open_writer(path: str, *, create: bool, now: int) -> apsw.Connection:
         try:
             _prepare(connection, path, now)
         except BaseException:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
             raise
     return connection
@@ -60,8 +59,10 @@ def _prepare(connection: apsw.Connection, path: str, now: int) -> None:
     guard(connection)
     if connection.readonly("main"):
         raise faults.read_only(path, "the file, its folder or its file system is read-only")
-    # The writer checkpoints by its own call: the automatic one swallows a failed sync.
+    # The writer checkpoints by its own call. The automatic one swallows a failed sync; and one at the close, after a
+    # failed sync, could copy into the database what the disk has made of the log.
     connection.wal_autocheckpoint(0)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     ours = migrate.check(connection, path)
     connection.pragma("synchronous", "normal")
     connection.pragma("journal_size_limit", LOG_LIMIT)

@@ -6,6 +6,7 @@ import apsw
 
 from dq.errors import ForeignDatabase, NewerSchema, StoreError
 from dq.store.sql import SQL, read
+from dq.store.transaction import transaction
 
 APPLICATION_ID = 0x64717101
 VERSION = 1
@@ -41,7 +42,7 @@ def create(connection: apsw.Connection, path: str, created_at: int) -> None:
     """Fills an empty file, all or nothing: a kill in the middle leaves it empty."""
     connection.pragma("page_size", PAGE_SIZE)
     use_wal(connection, path)
-    with connection:
+    with transaction(connection):
         connection.execute(read("schema.sql"))
         connection.execute(SQL["insert_engine"], (created_at,))
         connection.pragma("application_id", APPLICATION_ID)

@@ -20,6 +20,7 @@ UNSAFE_FILE_SYSTEMS = {
     0x65735546: "FUSE",
     0x5346414F: "AFS",
 }
+SMALLEST_PAGE = 512  # bytes
 
 
 def file_system(folder: str) -> int:
@@ -63,6 +64,9 @@ def check_file(path: str) -> bool:
         )
     if not stat.S_ISREG(found.st_mode):
         raise faults.not_a_database(path, "it is a folder or a device")
+    # SQLite takes a file of less than a page for a new database, and would write over it.
+    if 0 < found.st_size < SMALLEST_PAGE:
+        raise faults.not_a_database(path, "it is too short")
     if found.st_nlink != 1:
         raise UnsafePlace(
             f"{path} has {found.st_nlink} names (hard links): under each name SQLite would use another write-ahead log. "

@@ -16,6 +16,7 @@ from dq.store.group import Group
 from dq.store.reads import Reads
 from dq.store.sql import SQL
 from dq.store.sync import Wal
+from dq.store.transaction import transaction
 
 LOG_SIZE = 20 << 20  # bytes that the log is grown to ahead of need
 CHECKPOINT_PAGES = 2000  # about 16 MB, so that the log stays within its grown part
@@ -80,7 +81,7 @@ class Store(Reads):
         self.sync()
         with faults.explained(self._path):
             epoch, last_boot_id, clean, *_ = self._connected().execute(SQL["engine"]).get
-            self._transaction([("boot", (boot_id, epoch))])
+            self._change_engine("boot", boot_id, epoch)
         self._epoch = epoch + 1
         self.sync()
         return Boot(self._epoch, not clean, bool(last_boot_id) and last_boot_id != boot_id)
@@ -96,15 +97,10 @@ class Store(Reads):
         db = self._connected()
         try:
             before = db.total_changes()
-            db.execute(SQL["begin"])
-            try:
+            with transaction(db):
                 expected = self._write(db, group)
                 if db.total_changes() - before != expected:
                     raise self._fenced("a row that should be changed is not as expected")
-                db.execute(SQL["commit"])
-            except BaseException:
-                self._roll_back(db)
-                raise
         except apsw.ConstraintError as error:
             raise self._fenced(f"a row is there already or breaks a rule ({error})") from error
         except apsw.Error as error:
@@ -193,9 +189,6 @@ class Store(Reads):
         try:
             if clean and not self._broken:
                 self._close_clean()
-            else:
-                # The successor starts from the log as it is.
-                self._opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         finally:
             self._closed = True
             self._opened.close()
@@ -204,34 +197,19 @@ class Store(Reads):
         db = self._connected()
         with faults.explained(self._path):
             if self._epoch != UNBOOTED:
-                self._transaction([("mark_clean", (self._epoch,))])
+                self._change_engine("mark_clean", self._epoch)
             self.sync()
             try:
                 db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except (apsw.BusyError, apsw.FullError):
-                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a reader is there: the log stays, and is durable
+                return  # a reader is there, or no room: the log stays, and is durable
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
 
-    def _transaction(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
-        """Runs statements that must change one row each."""
-        db = self._opened
-        db.execute(SQL["begin"])
-        try:
-            for name, values in statements:
-                db.execute(SQL[name], values)
-                if db.changes() != 1:
-                    raise self._fenced("another supervisor has taken the file over")
-            db.execute(SQL["commit"])
-        except BaseException:
-            self._roll_back(db)
-            raise
-
-    def _roll_back(self, db: apsw.Connection) -> None:
-        # SQLite has rolled back by itself after some errors.
-        if db.in_transaction:
-            try:
-                db.execute(SQL["rollback"])
-            except apsw.Error as error:
-                self._broken = f"{self._path}: a transaction could not be rolled back ({error})"
+    def _change_engine(self, name: str, *values: int | str) -> None:
+        with transaction(self._opened):
+            self._opened.execute(SQL[name], values)
+            if self._opened.changes() != 1:
+                raise self._fenced("another supervisor has taken the file over")
 
     def _committed(self, db: apsw.Connection, name: str, pages: int) -> int:
         self._pages = pages

@@ -1,0 +1,210 @@
+"""The thread of a connection: sends what users' threads have put down, and ends futures with what comes back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dq import errors
+from dq.client.ask import Ask
+from dq.client.launcher import Launcher, revive
+from dq.client.outbox import Outbox
+from dq.client.steps import Ordered, StepFuture, settle
+from dq.client.wire import Wire
+from dq.executor import frames
+from dq.executor.frames import BadFrame
+from dq.executor.link import Closed
+from dq.model.states import CANCELLED, COMPLETED
+
+if TYPE_CHECKING:
+    from dq.client.connection import Connection
+
+log = logging.getLogger("dq")
+
+CHUNK = 512  # rows in one frame
+CHUNK_BYTES = 1 << 20
+UNACKED_MAX = 8 << 20  # bytes that are not known to be on disk
+OPEN_MAX = 1 << 19  # steps without a result
+ADOPT_ROWS = 1 << 16
+GREET_WAIT = 30.0  # seconds for the answer to Hello
+TRIES = 20  # supervisors in a row that get nothing done, before the connection is given up
+HOLD_OFF = 1.0  # seconds that whoever keeps a supervisor has to bring it back
+
+Entry = StepFuture[Any] | Ordered
+Row = tuple[int, Entry, int, bytes]
+
+
+class _GivenUp(Exception):
+    """Nobody waits for this connection any more."""
+
+
+class Pump:
+    """See the module. Everything here is its own thread's, but for the attributes below, which others may read.
+
+    Attributes:
+        pending: steps that were sent and have no result yet.
+        full: whether too much is open.
+        turn: goes up with every round of the loop.
+        in_callbacks: whether futures are being ended, which runs users' callbacks.
+        supervisor: its pid.
+        leaving: whether it has said goodbye.
+        stops: whether the supervisor stops because of that.
+        ended: whether the thread is over.
+        error: why, unless it was meant to be.
+    """
+
+    def __init__(self, line: Connection, launcher: Launcher, hello: frames.Hello, wake_fd: int) -> None:
+        self.pending: dict[int, Entry] = {}
+        self.full = self.in_callbacks = self.leaving = self.stops = self.ended = False
+        self.error: errors.DqError | None = None
+        self.turn = 0
+        self.supervisor = 0
+        self._line = line
+        self._launcher = launcher
+        self._hello = hello
+        self._wake_fd = wake_fd
+        self._wire: Wire | None = None
+        self._inbox: deque[Any] = deque()
+        self._outbox = Outbox()
+        self._tickets: dict[int, Ask] = {}
+        self._watched: dict[int, list[Ask]] = {}
+        self._defined = 0  # functions that this supervisor knows
+        self._tries = 0
+        self._given_up = False
+        self._loads = line.codec.loads
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            frames.Results: self._on_results, frames.Acked: self._on_acked, frames.Ended: self._on_ended,
+            frames.CancelDone: self._on_cancelled, frames.Leased: self._on_leased, frames.Notice: self._on_notice,
+            frames.Refused: self._on_refused, frames.Farewell: self._on_farewell,
+        }  # fmt: skip
+        for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed):
+            self._handlers[kind] = self._on_answer
+
+    # --- the thread -----------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connects for the first time, in the thread of whoever opens the connection."""
+        self._connect(0.0, time.sleep, patient=False)
+
+    def run(self) -> None:
+        """The thread."""
+        error: errors.DqError | None = None
+        try:
+            while not self.ended:
+                try:
+                    self._serve()
+                except (Closed, BadFrame) as lost:
+                    if self.leaving:
+                        break
+                    self._reconnect(lost)
+        except _GivenUp:
+            pass
+        except errors.DqError as trouble:
+            error = trouble
+        except BaseException as trouble:
+            log.exception("the connection to the supervisor broke")
+            error = errors.SupervisorLost(f"the connection to the supervisor broke: {trouble!r}")
+        finally:
+            self._end(error)
+
+    def _serve(self) -> None:
+        """One supervisor's time."""
+        line, wire = self._line, self._wire
+        assert wire is not None
+        while not self.ended:
+            self.turn += 1
+            self._flush(wire)
+            while self._inbox:
+                self._dispatch(self._inbox.popleft())
+            self._regulate()
+            if line.leaves and not self._is_busy():
+                self._say_bye(frames.Bye(now=False))
+            wire.push()
+            line.asleep = True
+            if (line.rows or line.asks or self._given_up) and not self.ended:
+                line.asleep = False  # it came before the flag was up
+                if self._given_up:
+                    raise _GivenUp
+                continue
+            if not self.ended:
+                wire.sleep(None)
+                line.asleep = False
+                self._inbox.extend(wire.read())
+
+    def _end(self, error: errors.DqError | None) -> None:
+        line = self._line
+        self.error = error
+        self.ended = line.closed = line.gate = True
+        line.asleep = False
+        if self._wire is not None:
+            self._wire.close()
+        lost = error or errors.SupervisorLost(
+            "the engine was closed before this step had a result; the step is on record, and runs when the next engine "
+            "or `dq up` works on the file"
+        )
+        while line.rows:
+            id, entry, _, _ = line.rows.popleft()
+            self.pending[id] = entry
+        self.in_callbacks = True
+        for entry in self.pending.values():
+            try:
+                entry.fail(lost)
+            except BaseException:
+                log.exception("a callback of a future failed")
+        self.pending.clear()
+        self.refuse()
+        self._notify()
+
+    def refuse(self) -> None:
+        """Fails all questions, since nobody will answer them."""
+        error = self.error or RuntimeError("the engine is closed")
+        asks = [*self._tickets.values(), *(ask for asks in self._watched.values() for ask in asks)]
+        while self._line.asks:
+            message = self._line.asks.popleft()
+            if isinstance(message, Ask):
+                asks.append(message)
+        for ask in asks:
+            if not ask.done():
+                ask.fail(error)
+
+    def nested(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits in the pump's own thread, for a callback that asks something. Results wait for their turn."""
+        wire = self._wire
+        assert wire is not None
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._flush(wire)
+            for _ in range(len(self._inbox)):
+                message = self._inbox.popleft()
+                if isinstance(message, frames.Results):
+                    self._inbox.append(message)
+                else:
+                    self._dispatch(message)
+            if ready():
+                return True
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            try:
+                wire.push()
+                wire.sleep(left)
+                self._inbox.extend(wire.read())
+            except (Closed, BadFrame) as lost:
+                raise errors.SupervisorLost("the supervisor was lost while a callback asked it something") from lost
+
+    def give_up(self) -> None:
+        """From any thread: ends the thread without more ado."""
+        self._given_up = True
+        self._line.wake()
+
+    def abandon(self) -> None:
+        """In a forked process, where the thread does not exist."""
+        self.ended = True
+        if self._wire is not None:
+            self._wire.close()
