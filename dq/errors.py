@@ -7,7 +7,6 @@ class DqError(Exception):
     """The root of all of dq's own errors."""
 
 
-# --- the file -----------------------------------------------------------------------------
 
 
 class StoreError(DqError):
@@ -58,7 +57,6 @@ class Fenced(StoreError):
     """A write found the file in a state that only another supervisor can have made."""
 
 
-# --- what the user handed over ------------------------------------------------------------
 
 
 class BadRunId(DqError, ValueError):
@@ -93,7 +91,6 @@ class DamagedPayload(DqError):
     """Recorded bytes do not match their checksum, or their side file is gone."""
 
 
-# --- what happened to a step or a run -----------------------------------------------------
 
 
 class StepError(DqError):

@@ -71,6 +71,28 @@ class Launcher:
         """The pid of the supervisor that this launcher has started, 0 if there is none or it has ended."""
         return self._child.pid if self._child is not None and self._child.poll() is None else 0
 
+    @property
+    def owns(self) -> bool:
+        """Whether this launcher has started the supervisor that there is, or was last."""
+        return self._child is not None
+
+    @property
+    def starts(self) -> bool:
+        """Whether this launcher may start a supervisor."""
+        return self._options is not None
+
+    def interrupt(self) -> None:
+        """Makes the child hand running steps back at once, and waits until it is gone."""
+        child = self._child
+        if child is None or child.poll() is not None:
+            return
+        child.terminate()
+        try:
+            child.wait(_TWICE)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+        child.wait()
+
     def connect(self, hold_off: float = 0.0, pause: Callable[[float], None] = time.sleep) -> socket.socket:
         """A socket to the supervisor, which is started if there is none.
 
@@ -125,12 +147,7 @@ class Launcher:
         try:
             child.wait()
         except KeyboardInterrupt:
-            child.terminate()
-            try:
-                child.wait(_TWICE)
-            except subprocess.TimeoutExpired:
-                child.terminate()
-            child.wait()
+            self.interrupt()
             raise
         finally:
             self.release()

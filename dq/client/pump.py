@@ -208,3 +208,209 @@ class Pump:
         self.ended = True
         if self._wire is not None:
             self._wire.close()
+
+    def _connect(self, hold_off: float, pause: Callable[[float], None], *, patient: bool) -> None:
+        """Connects, says who this is, and says again what a successor may not know."""
+        sock = self._launcher.connect(hold_off, pause)
+        wire = Wire(sock, self._wake_fd)
+        try:
+            messages = wire.greet(self._hello, GREET_WAIT)
+        except TimeoutError as error:
+            wire.close()
+            raise Closed("the supervisor does not answer") from error
+        except BaseException:
+            wire.close()
+            raise
+        if self._wire is not None:
+            self._wire.close()
+        self._wire = wire
+        self._inbox.clear()
+        welcome = messages[0]
+        if isinstance(welcome, frames.Refused):
+            raise revive(welcome.error, welcome.text)
+        if not isinstance(welcome, frames.Welcome):
+            raise BadFrame(f"a {type(welcome).__name__} instead of a welcome")
+        self.supervisor = welcome.pid
+        self._line.blocks.append(range(welcome.first, welcome.first + welcome.count))
+        self._inbox.extend(messages[1:])
+        self._defined = 0
+        if patient:
+            self._say_again(wire)
+
+    def _say_again(self, wire: Wire) -> None:
+        """To a successor: all functions, what is not known to be on disk, and whose results are still wanted."""
+        self._define(wire)
+        wire.put(self._outbox.again())
+        known = sorted(self.pending.keys() - self._outbox.steps())
+        for at in range(0, len(known), ADOPT_ROWS):
+            wire.send(frames.Adopt(known[at : at + ADOPT_ROWS], []))
+        for run in self._watched:
+            wire.send(frames.Watch(run))
+        started = self._outbox.asks()
+        for ask in self._tickets.values():
+            if ask not in started:
+                wire.send(ask.message)
+
+    def _reconnect(self, lost: Exception) -> None:
+        """Finds the successor, or starts it, however often that takes within reason."""
+        log.debug("the supervisor %d is gone: %s", self.supervisor, lost)
+        while True:
+            self._tries += 1
+            if self._tries > TRIES:
+                raise errors.SupervisorLost(f"{TRIES} supervisors in a row ended at once; the last one: {lost}")
+            self._pause(_backoff(self._tries))
+            hold_off = 0.0 if self._launcher.owns else HOLD_OFF
+            try:
+                self._connect(hold_off, self._pause, patient=True)
+            except (Closed, BadFrame) as again:
+                lost = again
+            except errors.SupervisorLost as again:
+                lost = again
+                if not self._launcher.starts:
+                    raise
+            else:
+                return
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, unless the connection is given up meanwhile."""
+        until = time.monotonic() + seconds
+        while True:
+            if self._given_up:
+                raise _GivenUp
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, 0.05))
+
+    def _flush(self, wire: Wire) -> None:
+        """Puts what users' threads have appended on the wire."""
+        line = self._line
+        rows = line.rows
+        while rows and not self.full:
+            self._send_rows(wire, rows)
+            self._regulate()
+        if rows:
+            return  # a question is answered after what was submitted before it
+        while line.asks:
+            message = line.asks.popleft()
+            self._define(wire)
+            if not isinstance(message, Ask):
+                wire.send(message)
+                self.leaving = self.leaving or isinstance(message, frames.Bye)
+            elif message.is_start:
+                self._tickets[message.ticket] = message
+                wire.put([self._outbox.start(message)])
+            elif isinstance(message.message, frames.Watch):
+                self._watched.setdefault(message.message.run, []).append(message)
+                wire.send(message.message)
+            else:
+                self._tickets[message.ticket] = message
+                wire.send(message.message)
+
+    def _send_rows(self, wire: Wire, rows: deque[Row]) -> None:
+        """One frame: rows with consecutive ids, as many as there are up to a limit."""
+        pending = self.pending
+        part: list[tuple[int, int, bytes]] = []
+        size = 0
+        expected = rows[0][0]
+        while rows and len(part) < CHUNK and size < CHUNK_BYTES and rows[0][0] == expected:
+            id, entry, number, args = rows.popleft()
+            pending[id] = entry
+            part.append((id, number, args))
+            size += len(args)
+            expected += 1
+        self._line.heavy = max(0, self._line.heavy - size)
+        self._define(wire)
+        wire.put([self._outbox.submit(part)])
+
+    def _define(self, wire: Wire) -> None:
+        table = self._line.table.frames
+        if self._defined < len(table):
+            wire.put(table[self._defined :])
+            self._defined = len(table)
+
+    def _regulate(self) -> None:
+        """Holds users' threads while too much is not on disk, or open, and lets them go on."""
+        self.full = self._outbox.size > UNACKED_MAX or len(self.pending) > OPEN_MAX
+        self._line.gate = self.full or self._line.closed
+        self._notify()
+
+    def _notify(self) -> None:
+        line = self._line
+        if line.waiting:
+            with line.changed:
+                line.changed.notify_all()
+
+    def _is_busy(self) -> bool:
+        return bool(self.pending or self._line.rows or self._line.asks or self._tickets or len(self._outbox))
+
+    def _say_bye(self, bye: frames.Bye) -> None:
+        self.leaving = True
+        self._line.leaves = False
+        assert self._wire is not None
+        self._wire.send(bye)
+
+    def _dispatch(self, message: Any) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise BadFrame(f"a {type(message).__name__} from the supervisor")
+        handler(message)
+
+    def _on_results(self, message: frames.Results) -> None:
+        self._tries = 0
+        take, loads = self.pending.pop, self._loads
+        self.in_callbacks = True
+        for id, status, payload, _, _ in message.rows:
+            entry = take(id, None)
+            if entry is None:
+                continue  # it was told before, by a predecessor
+            try:
+                if status == COMPLETED and type(entry) is StepFuture:
+                    entry.resolve(payload, loads)
+                else:
+                    settle(entry, id, status, payload, self._line.codec)
+            except Exception:
+                log.exception("a callback of a future failed")
+        self.in_callbacks = False
+
+    def _on_acked(self, message: frames.Acked) -> None:
+        self._tries = 0
+        self._outbox.acknowledged(message.frames)
+
+    def _on_ended(self, message: frames.Ended) -> None:
+        for ask in self._watched.pop(message.run, []):
+            ask.settle(message)
+
+    def _on_answer(self, message: Any) -> None:
+        ask = self._tickets.pop(message.ticket, None)
+        if ask is not None:
+            ask.settle(message)
+
+    def _on_cancelled(self, message: frames.CancelDone) -> None:
+        for id in message.steps:
+            entry = self.pending.pop(id, None)
+            if entry is not None:
+                settle(entry, id, CANCELLED, b"", self._line.codec)
+        self._on_answer(message)
+
+    def _on_leased(self, message: frames.Leased) -> None:
+        self._line.blocks.append(range(message.first, message.first + message.count))
+
+    def _on_notice(self, message: frames.Notice) -> None:
+        log.warning("%s", message.text)
+
+    def _on_refused(self, message: frames.Refused) -> None:
+        ask = self._tickets.pop(message.ticket, None)
+        error = revive(message.error, message.text)
+        if ask is None:
+            raise error
+        ask.fail(error)
+
+    def _on_farewell(self, message: frames.Farewell) -> None:
+        self.stops = message.stops
+        self.ended = True
+
+
+def _backoff(tries: int) -> float:
+    """Seconds before the next try: none at first, then jittered, up to two."""
+    return 0.0 if tries == 1 else random.uniform(0.5, 1.0) * min(2.0, 0.05 * 2 ** (tries - 2))

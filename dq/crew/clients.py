@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from dq.crew.claims import Batch, Row
@@ -31,12 +29,6 @@ class Client:
         self.context = context
         self.functions: dict[int, Function] = {}
         self.batches: set[Batch] = set()
-
-
-def same_user(sock: socket.socket) -> bool:
-    """Whether the process at the other end belongs to the user that the supervisor runs as."""
-    _pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return bool(uid == os.geteuid())
 
 
 class Clients:
@@ -167,7 +159,8 @@ class Clients:
             self.answer(client, frames.Results(0, recorded[start : start + ADOPT_CHUNK]))
         open_ids = sorted(ids - {row[0] for row in recorded})
         for batch in self._ledger.batches.values():
-            if open_ids and batch.owner is None and any(batch.first <= id <= batch.last for id in open_ids):
+            at = bisect_left(open_ids, batch.first)
+            if batch.owner is None and at < len(open_ids) and open_ids[at] <= batch.last:
                 batch.owner = client.peer
                 client.batches.add(batch)
 

@@ -36,8 +36,6 @@ class Hosts:
         self.functions: dict[Member, dict[int, Function]] = {}
         self.deliveries: dict[Member, list[tuple[int, int, int, int, bytes]]] = {}
 
-    # --- assignment -----------------------------------------------------------------------
-
     def assign(self) -> None:
         """Gives each run that nobody has to the host of its context, if that is ready."""
         for run in list(self._ledger.runs.values()):
@@ -87,8 +85,6 @@ class Hosts:
             run.function = function
         if run.state == RunState.BLOCKED:
             self._ledger.change(run, RunState.RUNNING)
-
-    # --- what hosts say -------------------------------------------------------------------
 
     def hear(self, host: Member, message: frames.Any) -> bool:
         """Does what a host asks; False where its message has no place here."""
@@ -168,8 +164,6 @@ class Hosts:
     def _let_go(run: Run, host: Member) -> None:
         run.host = None
         host.runs.discard(run.id)
-
-    # --- what hosts are told --------------------------------------------------------------
 
     def deliver(self) -> None:
         """Puts the turn's completions in the mail, one frame for each host."""

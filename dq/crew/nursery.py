@@ -54,13 +54,14 @@ class Nursery:
         """Whether members are started afresh, since forking this template would not be safe or is not wanted."""
         return self.start_method == "spawn" or self.threads > 1
 
-    def start(self) -> None:
-        """Starts the template, unless it lives."""
-        if self.peer is None:
-            self.peer, self._process = self._launch("serve")
-            self.pid = self._process.pid
-            self.pidfd = os.pidfd_open(self.pid)
-            self.ready = False
+    def start(self) -> Peer:
+        """Starts the template, which must not be there. Returns the connection to it."""
+        peer, self._process = self._launch("serve")
+        self.peer = peer
+        self.pid = self._process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.ready = False
+        return peer
 
     def _launch(self, mode: str) -> tuple[Peer, subprocess.Popen[bytes]]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

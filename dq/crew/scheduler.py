@@ -72,8 +72,6 @@ class Scheduler:
             pool.lanes.append(lane)
         return lane
 
-    # --- what is asked for ----------------------------------------------------------------
-
     def enqueue(self, lane: Lane, owner: int, rows: list[Row], batch: Batch | None, run: Run | None = None) -> None:
         """Rows that are in the group already. When memory is full they wait in the file."""
         queue = self._queue(lane, owner)
@@ -135,8 +133,6 @@ class Scheduler:
                 self.unload([row for row, _ in gone])
                 taken += gone
         return taken
-
-    # --- claims ---------------------------------------------------------------------------
 
     def dispatch(self) -> None:
         """Hands out what can be handed out now."""
@@ -286,8 +282,6 @@ class Scheduler:
         for row in rows:
             self._loaded_rows -= 1
             self._loaded_bytes -= len(row[3])
-
-    # --- what comes back ------------------------------------------------------------------
 
     def closed(self, member: Member, claim: Claim, rows: list[Row]) -> None:
         """Rows of a claim that have a result, or are given back."""

@@ -46,9 +46,8 @@ class Staff:
         self.host_failures: dict[int, tuple[int, float]] = {}  # context: how often in a row, retry at
         self._free = list(range(SLOTS - 1, -1, -1))
         self.closing = False
+        self.retiring: set[Member] = set()
         self.homeless: set[int] = set()  # contexts with runs that nobody has
-
-    # --- templates ------------------------------------------------------------------------
 
     def nursery(self, context_id: int) -> Nursery:
         """The current template of a context, started if it is not there."""
@@ -72,6 +71,8 @@ class Staff:
         for lane in self._scheduler.lanes.values():
             if lane.nursery is current:
                 lane.nursery = fresh
+        if context_id in self.hosts:
+            self.retiring.add(self.hosts.pop(context_id))  # its runs go on with the code that they began with
         self._prepare(fresh, time.monotonic())
 
     def _open(self, context_id: int, context: Context) -> Nursery:
@@ -85,9 +86,7 @@ class Staff:
         if nursery.ready:
             return True
         if nursery.peer is None and now >= nursery.retry_at and not self.closing:
-            nursery.start()
-            peer = nursery.peer
-            assert peer is not None
+            peer = nursery.start()
             self._poller.handle(peer.fd, lambda mask: self._on_template(nursery, mask))
             self._poller.register(nursery.pidfd, lambda _mask: self._template_died(nursery))
         return False
@@ -117,8 +116,6 @@ class Staff:
             member.peer.closed = True  # it was asked for and will never come
             self.hear(member, 0)
 
-    # --- members --------------------------------------------------------------------------
-
     def keep(self, now: float) -> None:
         """Hires what is missing. Called in each turn; cheap when nothing is."""
         if self.closing:
@@ -127,6 +124,9 @@ class Staff:
             self._staff(lane, now)
         for context in self.homeless:
             self._host(context, now)
+        for host in [host for host in self.retiring if not host.runs]:
+            self.retiring.discard(host)
+            self.dismiss(host)
 
     def _staff(self, lane: Lane, now: float) -> None:
         if not lane.pending and not lane.members:
@@ -198,6 +198,7 @@ class Staff:
     def bury(self, member: Member, now: float) -> None:
         """Takes a dead member off the lists; its slot is free when its evidence is in the file."""
         self.members.discard(member)
+        self.retiring.discard(member)
         self._scheduler.ahead.discard(member)
         lane = member.lane
         if lane is not None and member in lane.members:

@@ -20,15 +20,14 @@ import socket
 import sys
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
-from dq.crew.clients import Clients, same_user
+from dq.crew.clients import Clients
 from dq.crew.committer import Committer
+from dq.crew.door import Door
 from dq.crew.hosts import Hosts, contexts
 from dq.crew.ledger import Ledger
 from dq.crew.members import HOST, Member
-from dq.crew.peer import Peer
 from dq.crew.poller import Poller
 from dq.crew.reaper import Death, Watch, autopsy, reap, running_run
 from dq.crew.results import Results
@@ -93,25 +92,19 @@ class Supervisor:
         self._signals = 0
         self._handing_back = False
         self._stop_at = 0.0
-        self._listener: socket.socket | None = None
-        self._strangers: set[Peer] = set()
         self._wake: socket.socket | None = None
         self._dense = False
 
-    # --- the loop -------------------------------------------------------------------------
-
     def serve(self, listener: socket.socket) -> int:
         """Works until it is told to stop. Returns the exit code: 0, or 4 when running steps had to be given up."""
-        self._listener = listener
-        listener.setblocking(False)
-        self.poller.register(listener.fileno(), self._on_listener)
+        door = Door(self, listener)
         self.poller.register(self.committer.wake_fd, lambda _mask: self.committer.synced())
         self._listen_to_signals()
         now = time.monotonic()
         self.timers.at(now + PREGROW_AFTER, self._pregrow)
         self.timers.at(now + self.watch.tick, self._tick)
         if self.options.ephemeral:
-            self.timers.at(now + FIRST_CLIENT, self._nobody_came)
+            self.timers.at(now + FIRST_CLIENT, door.nobody_came)
         while not self._over():
             self.turn()
         return self._close()
@@ -197,61 +190,6 @@ class Supervisor:
         for client in self.clients.all.values():
             client.peer.send(frames.Notice(text))
 
-    # --- clients --------------------------------------------------------------------------
-
-    def _on_listener(self, _mask: int) -> None:
-        assert self._listener is not None
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            if not same_user(sock):
-                sock.close()
-                continue
-            peer = Peer(sock, self.poller)
-            self._strangers.add(peer)
-            self.poller.handle(peer.fd, partial(self._on_client, peer))
-
-    def _on_client(self, peer: Peer, mask: int) -> None:
-        if mask & select.EPOLLOUT:
-            peer.flush()
-        try:
-            messages = peer.read()
-            for message in messages:
-                client = self.clients.all.get(peer.fd)
-                if client is None:
-                    self._introduce(peer, message)
-                elif not self.clients.hear(client, message):
-                    raise BadFrame(f"{type(message).__name__} from a client")
-        except (BadFrame, KeyError, AttributeError, IndexError) as error:
-            peer.send(frames.Refused(0, "DqError", f"a frame that makes no sense: {error!r}"))
-            peer.closed = True
-        if peer.closed:
-            self._client_gone(peer)
-
-    def _introduce(self, peer: Peer, message: frames.Any) -> None:
-        if not isinstance(message, frames.Hello) or message.version != frames.VERSION:
-            text = f"this supervisor (pid {self.pid}) speaks version {frames.VERSION} of the protocol"
-            peer.send(frames.Refused(0, "DqError", text))
-            peer.closed = True
-            return
-        self._strangers.discard(peer)
-        self.clients.welcome(peer, message)
-
-    def _client_gone(self, peer: Peer) -> None:
-        client = self.clients.all.get(peer.fd)
-        self._strangers.discard(peer)
-        if client is not None:
-            self.clients.gone(client)
-            if self.options.ephemeral and not self.clients.all:
-                self.stop("its last client is gone", now=False)
-        peer.close()
-
-    def _nobody_came(self) -> None:
-        if not self.clients.seen:
-            self.stop("nobody has connected", now=True)
-
     def census(self, ticket: int) -> frames.Crew:
         """Who is at work now."""
         now = time.monotonic()
@@ -264,8 +202,6 @@ class Supervisor:
                 rows.append((member.kind, member.pid, member.slot, member.finished, begun, since))
         pending = sum(lane.pending for lane in self.scheduler.lanes.values())
         return frames.Crew(ticket, self.ledger.boot_epoch, rows, pending, self.scheduler.claimed)
-
-    # --- members --------------------------------------------------------------------------
 
     def _on_member(self, member: Member, mask: int) -> None:
         peer = member.peer
@@ -343,8 +279,6 @@ class Supervisor:
     def _free(self, slot: int) -> None:
         self.slots.clear(slot)
         self.staff.free_slot(slot)
-
-    # --- the end --------------------------------------------------------------------------
 
     def stop(self, why: str, *, now: bool) -> None:
         """Drains: what is begun may finish, within the grace. A second call, or `now`, hands it back at once."""

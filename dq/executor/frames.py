@@ -23,7 +23,6 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The base of all messages."""
 
 
-# --- everybody who connects ---------------------------------------------------------------
 
 
 class Context(msgspec.Struct, frozen=True, array_like=True):
@@ -89,7 +88,6 @@ class Refused(Message, frozen=True, tag=7):
     text: str
 
 
-# --- client and supervisor ----------------------------------------------------------------
 
 
 class Submit(Message, frozen=True, tag=10):
@@ -227,7 +225,6 @@ class Farewell(Message, frozen=True, tag=28):
     stops: bool
 
 
-# --- supervisor and template --------------------------------------------------------------
 
 
 class Fork(Message, frozen=True, tag=40):
@@ -266,7 +263,6 @@ class Unfit(Message, frozen=True, tag=44):
     text: str
 
 
-# --- supervisor and worker ----------------------------------------------------------------
 
 
 class Claim(Message, frozen=True, tag=50):
@@ -300,7 +296,6 @@ class Stop(Message, frozen=True, tag=54):
     """Finish what is begun, then leave."""
 
 
-# --- supervisor and host ------------------------------------------------------------------
 
 
 class Assign(Message, frozen=True, tag=60):

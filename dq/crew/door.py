@@ -1,0 +1,87 @@
+"""The door: where clients come in, say who they are, and go."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dq.crew.peer import Peer
+from dq.executor import frames
+from dq.executor.frames import BadFrame
+
+if TYPE_CHECKING:
+    from dq.crew.supervisor import Supervisor
+
+
+class Door:
+    """Accepts connections of the supervisor's own user, and lets in whoever speaks its version of the protocol."""
+
+    def __init__(self, supervisor: Supervisor, listener: socket.socket) -> None:
+        self._sup = supervisor
+        self._clients = supervisor.clients
+        self._listener = listener
+        self._strangers: set[Peer] = set()
+        listener.setblocking(False)
+        supervisor.poller.register(listener.fileno(), self._on_listener)
+
+    def _on_listener(self, _mask: int) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            if not same_user(sock):
+                sock.close()
+                continue
+            peer = Peer(sock, self._sup.poller)
+            self._strangers.add(peer)
+            self._sup.poller.handle(peer.fd, partial(self._on_client, peer))
+
+    def _on_client(self, peer: Peer, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            peer.flush()
+        try:
+            messages = peer.read()
+            for message in messages:
+                client = self._clients.all.get(peer.fd)
+                if client is None:
+                    self._introduce(peer, message)
+                elif not self._clients.hear(client, message):
+                    raise BadFrame(f"{type(message).__name__} from a client")
+        except (BadFrame, KeyError, AttributeError, IndexError) as error:
+            peer.send(frames.Refused(0, "DqError", f"a frame that makes no sense: {error!r}"))
+            peer.closed = True
+        if peer.closed:
+            self._client_gone(peer)
+
+    def _introduce(self, peer: Peer, message: frames.Any) -> None:
+        if not isinstance(message, frames.Hello) or message.version != frames.VERSION:
+            text = f"this supervisor (pid {self._sup.pid}) speaks version {frames.VERSION} of the protocol"
+            peer.send(frames.Refused(0, "DqError", text))
+            peer.closed = True
+            return
+        self._strangers.discard(peer)
+        self._clients.welcome(peer, message)
+
+    def _client_gone(self, peer: Peer) -> None:
+        client = self._clients.all.get(peer.fd)
+        self._strangers.discard(peer)
+        if client is not None:
+            self._clients.gone(client)
+            if self._sup.options.ephemeral and not self._clients.all:
+                self._sup.stop("its last client is gone", now=False)
+        peer.close()
+
+    def nobody_came(self) -> None:
+        if not self._clients.seen:
+            self._sup.stop("nobody has connected", now=True)
+
+
+def same_user(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to the user that the supervisor runs as."""
+    _pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(uid == os.geteuid())
