@@ -132,14 +132,14 @@ def check_order(lines: list[str]) -> int:
     for line in lines:
         pid, _, call = line.partition(" ")
         call = call.strip()
-        if found := re.match(r"accept4?\(.*= (\d+)<", call):
+        if found := re.match(r"accept4?\(.*= \d+<([^>]*)>", call):
             supervisor = pid
             accepted.add(found[1])
         if call.startswith("pwrite64") and "-wal>" in call:
             unsynced = True
         elif call.startswith("fdatasync") and "-wal>" in call:
             unsynced = False
-        elif pid == supervisor and (sent := re.match(r"send(?:to|msg)\((\d+)<", call)) and sent[1] in accepted:
+        elif pid == supervisor and (sent := re.match(r"send(?:to|msg)\(\d+<([^>]*)>", call)) and sent[1] in accepted:
             assert not unsynced, f"sent before the sync: {line}"
             seen += 1
     return seen

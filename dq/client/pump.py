@@ -90,7 +90,13 @@ class Pump:
 
     def open(self) -> None:
         """Connects for the first time, in the thread of whoever opens the connection."""
-        self._connect(0.0, time.sleep, patient=False)
+        for tries in range(1, TRIES):
+            try:
+                self._connect(0.0, time.sleep, patient=False)
+                return
+            except Closed:  # it died, or was on its way out, as it was found
+                time.sleep(_backoff(tries))
+        raise errors.SupervisorLost(f"{TRIES} supervisors in a row ended before they answered")
 
     def run(self) -> None:
         """The thread."""
