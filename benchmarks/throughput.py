@@ -108,13 +108,14 @@ def measure(steps: int, rounds: int, workers: int) -> dict[str, object]:
 
 
 TRACED = "import sys, dq, os\nfrom benchmarks.throughput import body, run\n" \
-    "with dq.Executor(sys.argv[1], max_workers=2) as pool:\n    run(pool, 0, 300)\n"  # fmt: skip
+    "with dq.Executor(sys.argv[1], max_workers=2) as pool:\n    for number in range(200):\n        run(pool, number, 1)\n"  # fmt: skip
 
 
 def traced_order(folder: str) -> int:
-    """Traces a short round; returns how many sends of results were seen, each after write and sync.
+    """Traces steps that are submitted one by one; returns how many sends to the client were seen.
 
-    A send that follows a write to the WAL without a sync between them, and that goes to the client, is an error.
+    One by one, since then nothing else is written between a result's write and its send, so that a send with a write
+    to the WAL before it that is not synced is an error.
     """
     log = os.path.join(folder, "trace")
     root = str(Path(__file__).resolve().parent.parent)

@@ -58,7 +58,7 @@ class Connection:
     def __init__(self, launcher: Launcher, codec: Codec, context: Context) -> None:
         """Connects, and starts a supervisor if there is none. Raises StoreError, SupervisorLost."""
         self.codec = codec
-        self.table = Table(context.script)
+        self.table = Table()
         self.rows: deque[Row] = deque()
         self.asks: deque[Ask | Message] = deque()
         self.blocks: deque[range] = deque()

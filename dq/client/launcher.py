@@ -57,12 +57,16 @@ class Launcher:
     """The way to the supervisor of one file. Used by one thread at a time.
 
     Args:
-        db: The database file's absolute path.
+        db: The database file's path.
         options: How to start a supervisor; None where one must only be found.
+
+    Attributes:
+        started: The pid of the supervisor that was started last, whether it still runs or not.
     """
 
     def __init__(self, db: str, options: Options | None) -> None:
-        self.db = db
+        self.db = os.path.abspath(db)
+        self.started = 0
         self._options = options
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -127,6 +131,7 @@ class Launcher:
         self.release()
         child, pipe = _spawn(self.db, self._options)
         self._child = child
+        self.started = child.pid
         try:
             with open(pipe, "rb") as ready:
                 line = ready.readline()

@@ -15,7 +15,7 @@ from dq import errors
 from dq.client.ask import Ask
 from dq.client.launcher import Launcher, revive
 from dq.client.outbox import Outbox
-from dq.client.steps import Ordered, StepFuture, settle
+from dq.client.steps import Ordered, StepFuture
 from dq.client.wire import Wire
 from dq.executor import frames
 from dq.executor.frames import BadFrame
@@ -420,3 +420,256 @@ class Pump:
 def _backoff(tries: int) -> float:
     """Seconds before the next try: none at first, then jittered, up to two."""
     return 0.0 if tries == 1 else random.uniform(0.5, 1.0) * min(2.0, 0.05 * 2 ** (tries - 2))
+
+    # --- sending --------------------------------------------------------------------------
+
+    def _flush(self, wire: Wire) -> None:
+        """Sends what users' threads have put down: rows first, since a question may be about them."""
+        line = self._line
+        asks = [line.asks.popleft() for _ in range(len(line.asks))]
+        while line.rows:
+            self._submit(wire, min(len(line.rows), CHUNK))
+        for ask in asks:
+            self._send(wire, ask)
+
+    def _submit(self, wire: Wire, count: int) -> None:
+        line = self._line
+        take = line.rows.popleft
+        heavy, line.heavy = line.heavy, 0
+        ids, entries, numbers, payloads = zip(*[take() for _ in range(count)], strict=True)
+        self.pending.update(zip(ids, entries, strict=True))
+        records = list(zip(ids, numbers, payloads, strict=True))
+        records.sort()
+        self._define(wire)
+        if heavy or records[-1][0] - records[0][0] != count - 1:
+            parts = _split(records)
+        else:
+            parts = [records]
+        for part in parts:
+            wire.put([self._outbox.submit(part)])
+
+    def _define(self, wire: Wire) -> None:
+        """Introduces the functions that the supervisor does not know yet."""
+        known = self._line.table.frames
+        if self._defined < len(known):
+            fresh = known[self._defined :]
+            self._defined += len(fresh)
+            wire.put(fresh)
+
+    def _send(self, wire: Wire, asked: Ask | frames.Message) -> None:
+        if not isinstance(asked, Ask):
+            if isinstance(asked, frames.Bye):
+                self._say_bye(asked)
+            else:
+                wire.send(asked)
+            return
+        message = asked.message
+        if isinstance(message, frames.Watch):
+            self._watched.setdefault(message.run, []).append(asked)
+        else:
+            self._tickets[asked.ticket] = asked
+        if asked.is_start:
+            self._define(wire)
+            wire.put([self._outbox.start(asked)])
+        else:
+            wire.send(message)
+
+    def _say_bye(self, bye: frames.Bye) -> None:
+        if self._wire is not None and not self.leaving:
+            self.leaving = True
+            self._wire.send(bye)
+
+    def _is_busy(self) -> bool:
+        """Whether something that was submitted or asked has no answer yet."""
+        line = self._line
+        return bool(self.pending or line.rows or line.asks or self._tickets or self._watched or len(self._outbox))
+
+    def _regulate(self) -> None:
+        """Opens and shuts the gate for those who submit, and wakes them."""
+        size, count = self._outbox.size, len(self.pending)
+        if self.full:
+            self.full = size > UNACKED_MAX // 2 or count > OPEN_MAX * 7 // 8
+        else:
+            self.full = size > UNACKED_MAX or count > OPEN_MAX
+        self._line.gate = self.full or self._line.closed
+        if self._line.waiting:
+            self._notify()
+
+    def _notify(self) -> None:
+        with self._line.changed:
+            self._line.changed.notify_all()
+
+    # --- receiving ------------------------------------------------------------------------
+
+    def _dispatch(self, message: Any) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise BadFrame(f"the supervisor sent {type(message).__name__}, which has no place here")
+        if self._tries and type(message) is not frames.Notice:
+            self._tries = 0  # this supervisor gets something done
+        handler(message)
+
+    def _on_results(self, message: frames.Results) -> None:
+        pop, loads = self.pending.pop, self._loads
+        rows = iter(message.rows)
+        self.in_callbacks = True
+        while True:
+            try:
+                for id, status, payload, _, _ in rows:
+                    entry = pop(id, None)
+                    if entry.__class__ is StepFuture and status == COMPLETED:
+                        entry.resolve(payload, loads)  # type: ignore[union-attr]
+                    elif entry is not None:
+                        self._settle(entry, id, status, payload)
+                break
+            except BaseException:
+                log.exception("a callback of a future failed")
+        self.in_callbacks = False
+
+    def _settle(self, entry: Entry, id: int, status: int, payload: bytes) -> None:
+        if isinstance(entry, Ordered):
+            entry.put(id, status, payload)
+        elif status == CANCELLED:
+            entry.drop()
+        else:
+            entry.resolve(payload, self._line.codec.restore, failed=True)
+
+    def _on_acked(self, message: frames.Acked) -> None:
+        self._outbox.acknowledged(message.frames)
+
+    def _on_answer(self, message: Any) -> None:
+        ask = self._tickets.pop(message.ticket, None)
+        if ask is not None:
+            ask.settle(message)
+
+    def _on_ended(self, message: frames.Ended) -> None:
+        for ask in self._watched.pop(message.run, ()):
+            ask.settle(message)
+
+    def _on_cancelled(self, message: frames.CancelDone) -> None:
+        self.in_callbacks = True
+        for id in message.steps:
+            entry = self.pending.pop(id, None)
+            if entry is not None:
+                try:
+                    self._settle(entry, id, CANCELLED, b"")
+                except BaseException:
+                    log.exception("a callback of a future failed")
+        self.in_callbacks = False
+        self._on_answer(message)
+
+    def _on_leased(self, message: frames.Leased) -> None:
+        self._line.blocks.append(range(message.first, message.first + message.count))
+
+    def _on_notice(self, message: frames.Notice) -> None:
+        log.warning("%s", message.text)
+
+    def _on_refused(self, message: frames.Refused) -> None:
+        error = revive(message.error, message.text)
+        ask = self._tickets.pop(message.ticket, None)
+        if ask is not None:
+            ask.fail(error)
+        else:
+            log.warning("the supervisor refuses something: %s", error)
+
+    def _on_farewell(self, message: frames.Farewell) -> None:
+        self.stops = message.stops
+        self.ended = True
+
+    # --- supervisors come and go ----------------------------------------------------------
+
+    def _reconnect(self, lost: Exception) -> None:
+        """Finds or starts a successor and tells it what is open. Raises DqError, _GivenUp."""
+        if self._wire is not None:
+            self._wire.close()
+        mine = self._launcher.started == self.supervisor
+        log.debug("the supervisor %d is lost: %s", self.supervisor, lost)
+        if self._tries:
+            self._pause(_delay(self._tries))
+        self._connect(0.0 if mine else HOLD_OFF, self._pause, patient=True)
+        self._restore()
+
+    def _connect(self, hold_off: float, pause: Callable[[float], None], *, patient: bool) -> None:
+        while True:
+            self._tries += 1
+            try:
+                self._greet(hold_off, pause)
+                return
+            except (errors.DatabaseInUse, errors.DiskFull, errors.SupervisorLost):
+                if not patient or self._tries >= TRIES:
+                    raise
+            except (Closed, BadFrame, OSError) as error:
+                if self._tries >= TRIES:
+                    raise errors.SupervisorLost(
+                        f"{self._launcher.db}: {self._tries} supervisors in a row were lost at once; the last words of "
+                        f"the connection: {error}"
+                    ) from error
+            pause(_delay(self._tries))
+            hold_off = 0.0
+
+    def _greet(self, hold_off: float, pause: Callable[[float], None]) -> None:
+        wire = Wire(self._launcher.connect(hold_off, pause), self._wake_fd)
+        try:
+            messages = wire.greet(self._hello, GREET_WAIT)
+        except BaseException:
+            wire.close()
+            raise
+        welcome = messages[0]
+        if not isinstance(welcome, frames.Welcome):
+            wire.close()
+            if isinstance(welcome, frames.Refused):
+                raise revive(welcome.error, welcome.text)
+            raise BadFrame(f"the supervisor's first word was {type(welcome).__name__}")
+        self._wire = wire
+        self._inbox.extend(messages[1:])
+        self._defined = 0
+        self.supervisor = welcome.pid
+        self._line.blocks.append(range(welcome.first, welcome.first + welcome.count))
+
+    def _restore(self) -> None:
+        """Tells a successor all that is open. It may know some of it, and nothing is done twice: ids say what is what."""
+        wire = self._wire
+        assert wire is not None
+        self._define(wire)
+        wire.put(self._outbox.again())
+        steps = sorted(self.pending.keys() - self._outbox.steps())
+        for at in range(0, len(steps), ADOPT_ROWS):
+            wire.send(frames.Adopt(steps[at : at + ADOPT_ROWS], []))
+        if self._watched:
+            wire.send(frames.Adopt([], list(self._watched)))
+        sent = self._outbox.asks()
+        for ask in list(self._tickets.values()):
+            if not ask.is_start:
+                wire.send(ask.message)
+            elif ask not in sent:
+                wire.put([self._outbox.start(ask)])
+        self._notify()
+
+    def _pause(self, seconds: float) -> None:
+        """Waits, unless nobody waits for this connection any more."""
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        until = time.monotonic() + seconds
+        while not self._given_up and (left := until - time.monotonic()) > 0:
+            if poll.poll(left * 1000):
+                os.eventfd_read(self._wake_fd)
+        if self._given_up:
+            raise _GivenUp
+
+
+def _delay(tries: int) -> float:
+    """Seconds before the next supervisor; not the same for all who lost the last one."""
+    return min(2.0, 0.05 * 2 ** (tries - 1)) * random.uniform(0.5, 1.0) if tries > 1 else 0.0
+
+
+def _split(records: list[tuple[int, int, bytes]]) -> list[list[tuple[int, int, bytes]]]:
+    """Cuts rows where their ids are not consecutive, and where a frame would become too large."""
+    parts: list[list[tuple[int, int, bytes]]] = []
+    size = CHUNK_BYTES
+    for record in records:
+        if size >= CHUNK_BYTES or parts[-1][-1][0] + 1 != record[0]:
+            parts.append([])
+            size = 0
+        parts[-1].append(record)
+        size += len(record[2])
+    return parts

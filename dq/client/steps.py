@@ -8,7 +8,6 @@ from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dq.flow.future import Future
-from dq.model.states import CANCELLED, COMPLETED
 
 if TYPE_CHECKING:
     from dq.client.connection import Connection
@@ -96,14 +95,3 @@ class Ordered:
     def has(self, id: int) -> bool:
         return id in self._rows
 
-
-def settle(entry: StepFuture[Any] | Ordered, id: int, status: int, payload: bytes, codec: Any) -> None:
-    """Hands a result that is not a plain completion to whoever waits for it."""
-    if isinstance(entry, Ordered):
-        entry.put(id, status, payload)
-    elif status == COMPLETED:
-        entry.resolve(payload, codec.loads)
-    elif status == CANCELLED:
-        entry.drop()
-    else:
-        entry.resolve(payload, codec.restore, failed=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+from functools import partial
 import threading
 from collections.abc import Callable
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
+import msgspec
+
+from dq.executor import functions
 from dq.executor.frames import Define, encode
-from dq.executor.functions import body_of, describe, digest
+from dq.flow import registry
+from dq.flow.decorators import Step, Workflow
 
 _CACHE_MAX = 4096
 
@@ -24,8 +28,7 @@ class Table:
         frames: The Define frames; that of function N stands at N - 1.
     """
 
-    def __init__(self, script: str) -> None:
-        self._script = script
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers: dict[bytes, int] = {}
         self.cache: dict[Any, int] = {}
@@ -49,22 +52,24 @@ class Table:
             known = self.cache.get(function)
             if known is not None:
                 return known
-        name, code = describe(function)
-        executor, max_crashes = getattr(function, "executor", ""), getattr(function, "max_crashes", 3)
-        if not hasattr(function, "__dq_body__"):
-            executor, max_crashes = "", 3
-        mark = digest(name, code, kind, executor, max_crashes, self._script)
+        message = _describe(function, kind)
         with self._lock:
-            number = self._numbers.get(mark)
+            number = self._numbers.get(message.digest)
             if number is None:
                 number = len(self.frames) + 1
-                self.frames.append(encode(Define(number, name, kind, mark, code, executor, max_crashes)))
-                self._numbers[mark] = number
-        if kind == "step" and _is_constant(function, code):
+                self.frames.append(encode(msgspec.structs.replace(message, number=number)))
+                self._numbers[message.digest] = number
+        if kind == "step" and _is_constant(function, message.code):
             if len(self.cache) >= _CACHE_MAX:
                 self.cache.clear()
             self.cache[function] = number
         return number
+
+
+def _describe(function: Any, kind: str) -> Define:
+    if isinstance(function, (Step, Workflow)):
+        return registry.define(0, function)
+    return functions.define(0, function, kind=kind)
 
 
 def _is_constant(function: Any, code: bytes) -> bool:
@@ -74,7 +79,7 @@ def _is_constant(function: Any, code: bytes) -> bool:
     """
     if not code:
         return type(function).__hash__ is object.__hash__ and type(function).__eq__ is object.__eq__
-    body = body_of(function)
+    body = functions.body_of(function)
     return (
         isinstance(function, FunctionType)
         and body is function
@@ -93,7 +98,7 @@ def _apart(
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Calls that mean the same, down to a function that travels by name if there is one."""
     while True:
-        if type(function) is functools.partial:
+        if type(function) is partial:
             args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
             function = function.func
             continue
@@ -102,6 +107,6 @@ def _apart(
             inner, self = function.__func__, function.__self__
         elif not isinstance(function, (FunctionType, BuiltinFunctionType, type)) and callable(function):
             inner, self = getattr(type(function), "__call__", None), function
-        if not isinstance(inner, FunctionType) or hasattr(function, "__dq_body__") or describe(inner).code:
+        if not isinstance(inner, FunctionType) or hasattr(function, "__dq_body__") or functions.describe(inner).code:
             return function, args, kwargs
         return inner, (self, *args), kwargs
