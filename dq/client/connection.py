@@ -9,6 +9,7 @@ else is the pump's own. The pump sleeps in poll and is woken only when it does.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -17,7 +18,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, cast
 from zlib import crc32
 
 from dq.client.ask import Ask
@@ -27,7 +29,7 @@ from dq.client.steps import Ordered, StepFuture
 from dq.client.table import Table
 from dq.errors import DqError
 from dq.executor.codec import Codec, pack
-from dq.executor.frames import VERSION, Bye, Cancel, Context, Flush, Hello, Lease, Message, Watch
+from dq.executor.frames import VERSION, Bye, Cancel, Census, Context, Crew, Flush, Hello, Lease, Message, Watch
 from dq.model.payload import HEAD, INLINE_MAX, PICKLE
 
 HIGH = 1024  # rows that may wait for the pump
@@ -53,6 +55,7 @@ class Connection:
         heavy: bytes of large rows that were appended since the pump last looked.
         closed: whether new work is refused.
         leaves: whether the pump says goodbye by itself when nothing is open any more.
+        drains: whether all results are waited for when the interpreter ends.
     """
 
     def __init__(self, launcher: Launcher, codec: Codec, context: Context) -> None:
@@ -62,7 +65,7 @@ class Connection:
         self.rows: deque[Row] = deque()
         self.asks: deque[Ask | Message] = deque()
         self.blocks: deque[range] = deque()
-        self.gate = self.asleep = self.closed = self.leaves = False
+        self.gate = self.asleep = self.closed = self.leaves = self.drains = False
         self.heavy = 0
         self.changed = threading.Condition()
         self.waiting = 0  # threads that wait for `changed`
@@ -106,7 +109,7 @@ class Connection:
             self._throttle()
         try:
             data = _dumps((args, kwargs), 5)
-        except Exception:  # the codec finds another way, or the reason
+        except Exception:  # noqa: BLE001 -- the codec finds another way, or the reason
             data = b""
         try:
             id = next(self._ids)
@@ -162,7 +165,7 @@ class Connection:
             return
         turn = -1
         while self._is_full():
-            if turn == self._pump.turn and self._pump.in_callbacks:
+            if turn == self._pump.turn and self._pump.accounts.in_callbacks:
                 return
             turn = self._pump.turn
             with self.changed:
@@ -189,10 +192,9 @@ class Connection:
     def cancel_all(self) -> None:
         """Cancels every step that no worker has."""
         self.flush()
-        ids = list(self._pump.pending)
+        ids = list(self._pump.accounts.pending)
         for at in range(0, len(ids), CANCEL_ROWS):
-            part = ids[at : at + CANCEL_ROWS]
-            self.ask(lambda ticket, part=part: Cancel(ticket, part))
+            self.ask(partial(_cancel, ids[at : at + CANCEL_ROWS]))
 
     def withdraw(self, ids: list[int]) -> None:
         """Cancels steps whose results nobody wants any more, without waiting for the answer."""
@@ -224,17 +226,18 @@ class Connection:
     def answer(self, ask: Ask, timeout: float | None = None) -> Any:
         """Waits for the answer to what was asked. Raises like `ask`."""
         self.check_process()
-        if threading.current_thread() is self._thread:
-            here = self._pump.nested(ask.done, timeout)
-        else:
-            here = ask.wait(timeout)
-        if not here:
+        inside = threading.current_thread() is self._thread
+        if not (self._pump.nested(ask.done, timeout) if inside else ask.wait(timeout)):
             raise TimeoutError(f"no answer within {timeout} s")
         return ask.answer()
 
     def flush(self) -> None:
         """Returns when everything that was submitted before is on disk. Raises like `ask`."""
         self.ask(Flush)
+
+    def census(self) -> Crew:
+        """Who is at work. Raises like `ask`."""
+        return cast(Crew, self.ask(Census))
 
     def _post(self, message: Ask | Message) -> None:
         self._check()
@@ -264,25 +267,36 @@ class Connection:
     # --- the end --------------------------------------------------------------------------
 
     @property
+    def is_mine(self) -> bool:
+        """Whether this process opened the connection, and did not inherit it by a fork."""
+        return os.getpid() == self._pid
+
+    @property
     def supervisor(self) -> int:
         """The pid of the supervisor that this connection has, or had last."""
         return self._pump.supervisor
 
+    def refuse_work(self) -> None:
+        """Takes no more steps."""
+        self.check_process()
+        self.closed = self.gate = True
+
     def wait_idle(self) -> None:
         """Returns when every step has its result, or there will be none."""
+        self.check_process()
         if threading.current_thread() is self._thread:
             raise RuntimeError("a callback can't wait for all futures: it runs in the thread that ends them")
         with self.changed:
             self.waiting += 1
             try:
-                while not self._pump.ended and (self.rows or self._pump.pending):
+                while not self._pump.ended and (self.rows or self._pump.accounts.pending):
                     self.changed.wait()
             finally:
                 self.waiting -= 1
 
     def leave(self) -> None:
         """Takes no more work, and says goodbye when all that is open has ended. Does not wait."""
-        if os.getpid() == self._pid and not self._pump.ended:
+        if self.is_mine and not self._pump.ended:
             self.closed = self.gate = self.leaves = True
             self.wake()
 
@@ -293,7 +307,7 @@ class Connection:
             DqError: Something that was submitted may not be on disk.
             KeyboardInterrupt: Ctrl-C while it waited; running steps were handed back at once.
         """
-        if os.getpid() != self._pid:
+        if not self.is_mine:
             return
         with self._closing:
             self.closed = self.gate = True
@@ -313,7 +327,7 @@ class Connection:
             if not self._pump.ended and not self._pump.leaving:
                 self.flush()
         finally:
-            if not self._pump.ended:
+            with contextlib.suppress(RuntimeError, DqError):  # it may end at any moment
                 self._post(Bye(now=False))
             self._thread.join()
 
@@ -326,7 +340,7 @@ class Connection:
 
     def check_process(self) -> None:
         """Raises RuntimeError in a process that was forked from the one that has the connection."""
-        if os.getpid() != self._pid:
+        if not self.is_mine:
             _refuse_fork(self._pid)
 
     def abandon(self) -> None:
@@ -334,6 +348,10 @@ class Connection:
         self.gate = True
         self.asleep = False
         self._pump.abandon()
+
+
+def _cancel(steps: list[int], ticket: int) -> Message:
+    return Cancel(ticket, steps)
 
 
 def _refuse_fork(pid: int) -> NoReturn:

@@ -1,77 +1,57 @@
-"""The engine: what a program holds to start runs and submit steps."""
+"""The engine: what a program holds while it has workflows and steps done."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar, cast
+import sys
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from dq import errors
-from dq.client import ids, origin
+from dq.client import ending, ids, origin
+from dq.client.census import Crew, Member
 from dq.client.connection import Connection
 from dq.client.launcher import Launcher, Options
 from dq.client.run import Run, find
-from dq.client.steps import Ordered
+from dq.client.stream import Stream
+from dq.errors import GuardMissing, RunConflict
 from dq.executor import current
 from dq.executor.codec import Codec
-from dq.executor.frames import Census, Clash, Start
-from dq.flow.future import Future
-from dq.model.states import CANCELLED, COMPLETED
+from dq.executor.frames import Clash, Start, Started
+from dq.flow.decorators import Step, Workflow
+from dq.flow.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dq.flow.future import Future
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
-WINDOW = 1 << 14  # steps of a map that are on their way at once
-WINDOW_BYTES = 32 << 20  # bytes of results that wait to be taken
-SHOWN = 200  # characters of arguments in a message
-
-
-class Member(NamedTuple):
-    """A process of the crew.
-
-    Attributes:
-        kind: "supervisor", "template", "worker" or "host".
-        slot: Its number in the slots file, -1 if it has none.
-        finished: How many steps it has finished.
-        id: The step or run that it is at, 0 for none.
-        busy: Microseconds that it has been at it.
-    """
-
-    kind: str
-    pid: int
-    slot: int
-    finished: int
-    id: int
-    busy: int
-
-
-class Crew(NamedTuple):
-    """Who is at work on a file, and how much waits."""
-
-    boot_epoch: int
-    rows: list[Member]
-    pending: int
-    claimed: int
+_SHOWN = 400  # characters of arguments in a message
 
 
 class Engine:
-    """Durable execution on one file.
+    """Runs workflows and steps that are recorded in one SQLite file.
 
-    Attaches to the supervisor that works on the file, or starts one as a child and stops it at the end.
+    It attaches to the supervisor that works on the file, or starts one as a child of this process and stops it at the
+    end. Dead workers and dead supervisors are replaced meanwhile; runs and futures stay valid.
 
     Args:
-        path: The database file; made if it is not there. Its folder must be there.
-        workers: How many worker processes; None for one a core, 0 to take work down without doing it. Only counts
-            where this engine starts the supervisor, as do all that follow.
-        executors: Further executors by name, such as {"io": "thread:64"}.
-        start_method: "fork" (workers are forked from a template that has imported the code) or "spawn".
-        hang: Seconds without a heartbeat and without progress after which a worker is killed.
+        path: The database file; it is made if there is none, its folder is not.
+        workers: How many worker processes; None for one a core. Counts only where a supervisor is started.
+        executors: More executors by name, such as {"io": "thread:64"}, for `@dq.step(executor="io")`.
+        start_method: "fork" (from a clean template) or "spawn".
+        hang: Seconds without a sign of life after which a worker is killed and replaced.
         grace: Seconds that running steps have to finish when the engine stops.
 
     Raises:
-        GuardMissing: The script starts its engine while dq imports it.
         StoreError: The file can't be used; the subclass and the message say why.
+        SupervisorLost: The supervisor ended before it was ready.
+        BadExecutor: An executor of that spec does not exist or does not load.
+        GuardMissing: The script opens the engine outside of `if __name__ == "__main__":`.
 
     Example:
         with dq.Engine("movie.db", workers=4) as engine:
@@ -89,129 +69,165 @@ class Engine:
         hang: float = 10.0,
         grace: float = 5.0,
     ) -> None:
-        if current.IN_TEMPLATE:
-            raise errors.GuardMissing(
-                "this script opens an engine while dq imports it to find its steps. Put the part that runs the program "
-                'under `if __name__ == "__main__":`.'
-            )
         self.path = os.path.abspath(os.fspath(path))
-        options = Options(workers, dict(executors or {}), start_method, hang, grace)
-        self._line = Connection(Launcher(self.path, options), Codec(f"{self.path}.blobs"), origin.here())
+        _check_guard()
+        _check_options(workers, start_method, hang, grace)
+        options = Options(workers, executors or {}, start_method, hang, grace)
+        self._line = Connection(Launcher(self.path, options), Codec(self.path + ".blobs"), origin.here())
+        ending.watch(self._line)
+        weakref.finalize(self, self._line.leave).atexit = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
-        """Makes sure that all that was submitted is on disk, and leaves. A supervisor of its own drains and stops."""
+        """Waits until everything submitted is on disk, and leaves. Runs that are under way stay in the file.
+
+        A supervisor that this engine has started stops when nobody else uses it: running steps are finished within
+        `grace` seconds. Ctrl-C meanwhile has them handed back at once; they run again next time.
+
+        Raises:
+            DqError: Something that was submitted may not be on disk.
+        """
         self._line.close()
 
-    def start(self, workflow: Callable[P, R], /, *args: Any, id: str | None = None, **kwargs: Any) -> Run[R]:
+    @overload
+    def start(
+        self, workflow: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, id: str | None = None, **kwargs: Any
+    ) -> Run[T]: ...
+    @overload
+    def start(self, workflow: Callable[..., R], /, *args: Any, id: str | None = None, **kwargs: Any) -> Run[R]: ...
+    def start(self, workflow: Callable[..., Any], /, *args: Any, id: str | None = None, **kwargs: Any) -> Run[Any]:
         """Starts a run, or finds the one of that id. Returns when it is on disk.
 
         Args:
             workflow: What `dq.workflow` made.
-            id: The run's id: the same id is the same run. None for a new one. A workflow's own parameter named `id`
-                has to be given by position.
+            args: Its arguments.
+            id: The same id is the same run: started twice, it runs once. None makes a new id. So a workflow's own
+                parameter of that name can be given by position only.
+            kwargs: Its keyword arguments.
 
         Raises:
-            RunConflict: The id is taken by another workflow or other arguments; the message shows both.
-            BadRunId: It can't be an id; the message names the rule.
+            BadRunId: The id is not fit; the message says why.
+            RunConflict: The id belongs to another workflow or other arguments; the message shows both.
             NotPicklable: The arguments can't travel.
+            SupervisorLost: There is no supervisor, and there will be none.
         """
-        from dq.flow.fingerprint import fingerprint
-
-        name = ids.fresh() if id is None else ids.checked(id)
-        if not hasattr(workflow, "__dq_body__"):
+        if isinstance(workflow, Step):
+            raise TypeError(f"{workflow.__name__} is a step; engine.submit({workflow.__name__}, ...) submits it alone")
+        if not isinstance(workflow, Workflow):
             raise TypeError(f"{workflow!r} is not a workflow; decorate it with @dq.workflow, or use engine.submit")
+        name = ids.fresh() if id is None else ids.checked(id)
         line = self._line
-        number = line.table.number(workflow, "workflow")
-        run_id = line.next_id()
-        payload = line.arguments(args, kwargs, run_id)
+        function = line.table.number(workflow, "workflow")
+        number = line.next_id()
+        payload = line.arguments(args, kwargs, number)
         mark = fingerprint(args, kwargs)
-        answer = line.ask(lambda ticket: Start(ticket, run_id, name, number, payload, mark))
-        label = _label(workflow)
+        answer = line.ask(lambda ticket: Start(ticket, number, name, function, payload, mark))
+        label = line.table.name(function)
         if isinstance(answer, Clash):
-            raise self._conflict(name, label, (args, kwargs), answer)
-        return Run(line, answer.id, name, label)
+            raise RunConflict(self._show_clash(name, label, args, kwargs, answer))
+        return Run(line, cast(Started, answer).id, name, label)
 
-    def _conflict(self, id: str, label: str, asked: tuple[Any, Any], clash: Clash) -> errors.RunConflict:
+    def _show_clash(self, name: str, label: str, args: tuple[Any, ...], kwargs: dict[str, Any], clash: Clash) -> str:
         try:
-            recorded = _call(clash.workflow, self._line.codec.loads(clash.args))
+            recorded = _show(*self._line.codec.loads(clash.args))
         except Exception as error:  # noqa: BLE001 -- what can't be read any more is told as such
-            recorded = f"{clash.workflow}(arguments that can't be read here: {error})"
-        return errors.RunConflict(
-            f"the run id {id!r} is taken.\n  recorded: {recorded}\n  asked for: {_call(label, asked)}\n"
-            "The same id is the same run; choose another id for another one."
+            recorded = f"(arguments that can't be read here: {type(error).__name__}: {error})"
+        return (
+            f"run id {name!r} is taken. On record: {clash.workflow}{recorded}. "
+            f"Asked for: {label}{_show(args, kwargs)}. Use another id, or call it with the same arguments."
         )
 
     def get(self, id: str) -> Run[Any]:
-        """The run of an id. Raises NoSuchRun."""
-        record = find(self._line, ids.checked(id))
-        return Run(self._line, record.id, id, record.workflow)
+        """The run of an id. Raises NoSuchRun, BadRunId."""
+        name = ids.checked(id)
+        record = find(self._line, name)
+        return Run(self._line, record.id, name, record.workflow)
 
-    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Submits one step alone; any function will do. Raises NotPicklable."""
-        number, taken, named = self._line.table.call(function, args, kwargs)
-        return cast("Future[R]", self._line.submit(number, taken, named))
+    @overload
+    def submit(self, step: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    @overload
+    def submit(self, step: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def submit(self, step: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submits a step alone, or any function as one. It is on disk when `flush` or the result says so.
 
-    def map(self, function: Callable[..., R], /, *iterables: Iterable[Any]) -> Iterator[R]:
-        """Submits a step for each item and yields the results in order.
+        Waits while megabytes of earlier submissions are not on disk, or half a million steps have no result.
 
-        Items are drawn as results are taken, some thousands ahead: an endless generator is fine.
+        Raises:
+            NotPicklable: The function or its arguments can't travel.
+            SupervisorLost: There is no supervisor, and there will be none.
+
+        Example:
+            parts = [engine.submit(render, frame) for frame in range(240)]
         """
-        return self._map(self._line.table.number(function), iterables)
-
-    def _map(self, number: int, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
-        line, stream = self._line, Ordered()
-        waiting: list[int] = []
-        items = zip(*iterables, strict=False)
-        at, more = 0, True
+        line = self._line
         try:
-            while True:
-                while more and len(waiting) - at < WINDOW and stream.arrived - stream.taken < WINDOW_BYTES:
-                    item = next(items, None)
-                    if item is None:
-                        more = False
-                    else:
-                        waiting.append(line.send(number, item, {}, stream))
-                if at == len(waiting):
-                    return
-                status, payload = stream.take(waiting[at], None)
-                at += 1
-                if at == WINDOW:
-                    del waiting[:at]
-                    at = 0
-                yield self._value(status, payload)
-        finally:
-            stream.closed = True
-            line.withdraw(waiting[at:])
+            number = line.table.cache[step]
+        except (KeyError, TypeError):
+            check_step(step)
+            number, args, kwargs = line.table.call(step, args, kwargs)
+        return line.submit(number, args, kwargs)
 
-    def _value(self, status: int, payload: bytes) -> Any:
-        if status == COMPLETED:
-            return self._line.codec.loads(payload)
-        if status == CANCELLED:
-            raise errors.Cancelled("the step was cancelled")
-        raise self._line.codec.restore(payload)
+    @overload
+    def map(self, step: Callable[..., Coroutine[Any, Any, T]], /, *iterables: Iterable[Any]) -> Iterator[T]: ...
+    @overload
+    def map(self, step: Callable[..., R], /, *iterables: Iterable[Any]) -> Iterator[R]: ...
+    def map(self, step: Callable[..., Any], /, *iterables: Iterable[Any]) -> Iterator[Any]:
+        """Runs a step for each item (several iterables as with the builtin `map`); results in the order of the items.
+
+        Takes items some thousands ahead of the result that is asked for, so the iterables may be endless. The first
+        step that fails raises its exception, and then the steps that nobody has begun are cancelled.
+
+        Example:
+            for part in engine.map(render, range(240)):
+                ...
+        """
+        check_step(step)
+        return Stream(self._line, step, zip(*iterables, strict=False)).results()
 
     def flush(self) -> None:
-        """Returns when all that was submitted before is on disk."""
+        """Returns when everything that was submitted before is on disk. Raises SupervisorLost."""
         self._line.flush()
 
     def census(self) -> Crew:
-        """Who is at work on the file now."""
-        crew = self._line.ask(Census)
+        """Who is at work: the processes with their pids, and how much there is to do. Raises SupervisorLost."""
+        crew = self._line.census()
         return Crew(crew.boot_epoch, [Member(*row) for row in crew.rows], crew.pending, crew.claimed)
 
 
-def _label(function: Any) -> str:
-    body = getattr(function, "__dq_body__", function)
-    return f"{body.__module__}:{body.__qualname__}"
+def _check_guard() -> None:
+    if current.IN_TEMPLATE:
+        script = getattr(sys.modules.get("__main__"), "__file__", None) or "the script"
+        raise GuardMissing(
+            f"dq imports {script} to have its functions at hand in worker processes, and meets an engine that is opened "
+            'on the way. Put the part that starts things under `if __name__ == "__main__":`.'
+        )
 
 
-def _call(name: str, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> str:
-    args, kwargs = arguments
-    inner = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
-    return f"{name}({inner if len(inner) <= SHOWN else inner[:SHOWN] + '...'})"
+def _check_options(workers: int | None, start_method: str, hang: float, grace: float) -> None:
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers is {workers}; it must be 0 (only take work down) or more")
+    if start_method not in ("fork", "spawn"):
+        raise ValueError(f'start_method is {start_method!r}; it must be "fork" or "spawn"')
+    if hang <= 0 or grace < 0:
+        raise ValueError(f"hang is {hang} and grace {grace}; they are seconds, hang above 0 and grace 0 or more")
+
+
+def check_step(step: Any) -> None:
+    """Raises TypeError for a workflow, which is not submitted but started."""
+    if isinstance(step, Workflow):
+        raise TypeError(f"{step.__name__} is a workflow; engine.start({step.__name__}, ...) starts a run of it")
+
+
+def _show(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    try:
+        text = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+    except Exception as error:  # noqa: BLE001 -- a user's repr may raise anything
+        text = f"... their repr raises {type(error).__name__}"
+    return f"({text if len(text) <= _SHOWN else text[:_SHOWN] + ' ...'})"

@@ -1,41 +1,43 @@
-"""`dq.Executor`: a drop-in for ProcessPoolExecutor whose work is durable and whose pool can't break."""
+"""A durable `concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor as BaseExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, ParamSpec, TypeVar
 
-from dq.client.engine import Engine
+from dq.client import chunks
+from dq.client.engine import Engine, check_step
+from dq.client.stream import Stream
+from dq.errors import NotPicklable
 from dq.flow.future import Future
 
 P = ParamSpec("P")
-R = TypeVar("R")
+T = TypeVar("T")
 
 
-class Executor(BaseExecutor):
-    """A `concurrent.futures.Executor` over worker processes, on one file.
+class Executor(concurrent.futures.Executor):
+    """Takes the place of a `ProcessPoolExecutor`; every call is on record, and survives the death of any process.
 
-    Every submitted call is a durable step: when this program dies, the next one on the same file, or `dq up`, finishes
-    what was submitted. A call that kills its worker harms nobody else; after three deaths it fails with StepCrashed.
-    Lambdas, closures and functions of `__main__` work.
+    A call whose future has a result is on disk with that result. Calls that were submitted and have none when the
+    program dies run again later: when an engine, an executor or `dq up` works on the file.
+
+    Where it differs: a future is never `running()`, and its `cancel()` asks the supervisor, so it takes a moment and
+    succeeds as long as no worker has the call. `submit` waits while megabytes of calls are not on disk yet.
 
     Args:
-        path: The database file.
+        path: The database file; it is made if there is none.
         max_workers: How many worker processes; None for one a core.
         options: As for Engine: executors, start_method, hang, grace.
 
     Raises:
-        ValueError: max_workers is not positive.
         StoreError: The file can't be used; the subclass and the message say why.
+        SupervisorLost: The supervisor ended before it was ready.
 
     Example:
-        with dq.Executor("work.db", max_workers=4) as pool:
+        with dq.Executor("calls.db") as pool:
             print(list(pool.map(pow, range(10), range(10))))
     """
 
@@ -43,84 +45,83 @@ class Executor(BaseExecutor):
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         self._engine = Engine(path, workers=max_workers, **options)
-        line = self._engine._line
-        self._line = line
-        self._numbers = line.table.cache
-        self._send = line.submit
-        self._shut = False
+        self._line = self._engine._line
+        self._cache = self._line.table.cache
+        self._line.drains = True
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:  # type: ignore[override]
-        """Submits a call and returns its future.
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a call.
+
+        Returns:
+            Its future. A call that can't be pickled fails there, with NotPicklable.
 
         Raises:
-            RuntimeError: After `shutdown`.
-            NotPicklable: The function or its arguments can't travel; the message names the culprit.
+            RuntimeError: The executor was shut down.
+            SupervisorLost: There is no supervisor, and there will be none.
         """
-        if self._shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        line = self._line
         try:
-            number = self._numbers.get(fn)
-        except TypeError:  # it has no hash
-            number = None
-        if number is not None:
-            return self._send(number, args, kwargs)
-        return self._send(*self._line.table.call(fn, args, kwargs))
+            number = self._cache[fn]
+        except (KeyError, TypeError):
+            return self._submit(fn, args, kwargs)
+        try:
+            return line.submit(number, args, kwargs)
+        except NotPicklable as error:
+            return _failed(error)
 
-    def map(  # type: ignore[override]
-        self, fn: Callable[..., R], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[R]:
-        """Calls `fn` for each item; yields the results in order.
+    def _submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """The long way, for a function whose number is not at hand."""
+        check_step(fn)
+        try:
+            return self._line.submit(*self._line.table.call(fn, args, kwargs))
+        except NotPicklable as error:
+            return _failed(error)
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """Submits a call for each item at once; the results come in order.
 
         Args:
-            timeout: Seconds from this call on after which a result that is not there raises TimeoutError.
-            chunksize: How many items make one step. A larger one is of little use here: steps travel in batches.
+            fn: What is called, with one item of each iterable.
+            iterables: Their items, until the shortest ends.
+            timeout: Seconds from now in which every result that is asked for must be there; else TimeoutError.
+            chunksize: How many calls make one step on record; more of them for calls of a few microseconds.
 
         Raises:
-            ValueError: chunksize is below 1.
-            RuntimeError: After `shutdown`.
+            Exception: What a call raised, when its result is asked for. Calls that nobody has begun are then cancelled.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        until = None if timeout is None else time.monotonic() + timeout
+        check_step(fn)
         items = zip(*iterables, strict=False)
         if chunksize == 1:
-            futures: deque[Future[Any]] = deque(self.submit(fn, *item) for item in items)
-            return _in_order(futures, until)
-        chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
-        parts: deque[Future[Any]] = deque(self.submit(_each, fn, chunk) for chunk in chunks)
-        return itertools.chain.from_iterable(_in_order(parts, until))
+            return Stream(self._line, fn, items, ahead=0, timeout=timeout).results()
+        parts = Stream(self._line, chunks.run, chunks.cut(fn, items, chunksize), ahead=0, timeout=timeout).results()
+        return itertools.chain.from_iterable(parts)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Takes no more calls. Waits for those that were submitted, if `wait`; cancels those that nobody runs, if so asked.
+        """Takes no more calls.
 
-        Without `wait` it returns at once; the calls go on and their futures end.
+        Args:
+            wait: Whether to wait for all results; if not, they still come as long as the program runs.
+            cancel_futures: Whether to cancel the calls that no worker has.
         """
-        self._shut = True
-        if cancel_futures and not self._line.closed:
-            self._line.cancel_all()
-        if wait:
-            self._line.wait_idle()
-            self._engine.close()
-        else:
-            self._line.leave()
+        line = self._line
+        line.refuse_work()
+        if cancel_futures:
+            line.cancel_all()
+        if not wait:
+            line.leave()
+            return
+        try:
+            line.wait_idle()
+        finally:  # Ctrl-C ends the wait for results, not the care for what was submitted
+            line.drains = False
+            line.close()
 
 
-def _each(fn: Callable[..., Any], items: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    return [fn(*item) for item in items]
-
-
-def _in_order(futures: deque[Future[Any]], until: float | None) -> Iterator[Any]:
-    """Yields results as they are due, forgets their futures, and cancels what is left when nobody wants more."""
-    try:
-        while futures:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            future = futures.popleft()
-            try:
-                yield future.result(left)
-            except (TimeoutError, FutureTimeout):
-                if not future.done():
-                    futures.appendleft(future)
-                raise
-    finally:
-        for future in futures:
-            future.cancel()
+def _failed(error: NotPicklable) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future

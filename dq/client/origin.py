@@ -18,5 +18,5 @@ def here(script: str | None = None) -> Context:
     """
     script = main_script() if script is None else os.path.abspath(script)
     cwd = os.getcwd()
-    path = tuple(os.path.abspath(entry) for entry in dict.fromkeys(sys.path) if isinstance(entry, str))
+    path = tuple(os.path.abspath(entry) for entry in dict.fromkeys(sys.path))
     return Context(sys.executable, script, cwd, path, source_hash(script))

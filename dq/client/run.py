@@ -1,26 +1,32 @@
-"""A run, as whoever started it holds it."""
+"""A run, as its starter sees it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from dq import errors
-from dq.model.states import RunState
+from dq.errors import Cancelled, DqError, NoSuchRun, RunBlocked
+from dq.executor.frames import Ended, Find, Record
+from dq.model.states import RUN_FINAL, RunState
 
 if TYPE_CHECKING:
     from dq.client.ask import Ask
     from dq.client.connection import Connection
-    from dq.executor.frames import Ended, Record
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Run(Generic[R]):
-    """A handle to a run. It stays valid when the supervisor dies: its successor takes over.
+class Run(Generic[R_co]):
+    """One execution of a workflow. `engine.start` and `engine.get` return one.
+
+    It stays valid while its engine is open, whatever happens to the supervisor.
 
     Attributes:
-        id: The run's id, as given to `start` or made by it.
-        workflow: The workflow's name, "module:qualname".
+        id: The run's id.
+        workflow: What the record calls its workflow, such as "flows:movie".
+
+    Example:
+        run = engine.start(movie, 240, id="movie-1")
+        print(run.status, run.result(timeout=60))
     """
 
     def __init__(self, line: Connection, number: int, id: str, workflow: str) -> None:
@@ -29,64 +35,81 @@ class Run(Generic[R]):
         self._line = line
         self._number = number
         self._ask: Ask | None = None
+        self._ended: Ended | None = None
 
     def __repr__(self) -> str:
-        return f"<Run {self.id!r} of {self.workflow}>"
-
-    def result(self, timeout: float | None = None) -> R:
-        """Waits up to `timeout` seconds for the run to end and returns what the workflow returned.
-
-        Raises:
-            Exception: What the workflow raised, of the same type where that can travel; else StepError.
-            RunBlocked: Its recorded history does not fit the code; the message shows the difference.
-            Cancelled: It was cancelled.
-            TimeoutError: It has not ended yet.
-
-        Example:
-            run = engine.start(movie, 240, id="movie-1")
-            print(run.result(timeout=60))
-        """
-        ended = self._ended(timeout)
-        if ended.state == RunState.COMPLETED:
-            value: R = self._line.codec.loads(ended.payload)
-            return value
-        if ended.state == RunState.BLOCKED:
-            self._ask = None  # it may go on with other code
-            raise errors.RunBlocked(ended.payload.decode("utf-8", "replace"))
-        if not ended.payload:
-            raise errors.Cancelled(f"the run {self.id} was cancelled")
-        raise self._line.codec.restore(ended.payload)
-
-    def done(self) -> bool:
-        """Whether the run has ended, well or not."""
-        return self.status in (RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED)
+        return f"<dq.Run {self.id!r} of {self.workflow}>"
 
     @property
-    def status(self) -> str:
-        """The run's state, asked afresh: "running", "blocked", "completed", "failed" or "cancelled"."""
-        return self._record().state
+    def status(self) -> RunState:
+        """Where the run stands now: "running", "blocked", "completed", "failed" or "cancelled". Asks the supervisor.
+
+        Raises:
+            SupervisorLost: There is no supervisor, and there will be none.
+        """
+        if self._ended is not None:
+            return RunState(self._ended.state)
+        return RunState(self._record().state)
+
+    def done(self) -> bool:
+        """Whether the run has ended. Asks the supervisor."""
+        return self.status in RUN_FINAL
 
     def progress(self) -> tuple[int, int]:
-        """How many of its steps have a result, and how many it has asked for so far."""
+        """How many steps have a result, and how many were asked for so far."""
         record = self._record()
         return record.done, record.steps
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Waits for the end of the run and returns what its workflow returned.
+
+        Args:
+            timeout: Seconds to wait; None to wait as long as it takes.
+
+        Raises:
+            TimeoutError: The run has not ended in time; it goes on.
+            RunBlocked: Its record does not fit the code; the message shows the difference.
+            Cancelled: It was cancelled.
+            Exception: What the workflow raised, of the same type where that can travel; else StepError.
+            SupervisorLost: There is no supervisor, and there will be none.
+        """
+        ended = self._ended or self._wait(timeout)
+        if ended.state == RunState.COMPLETED:
+            return cast(R_co, self._line.codec.loads(ended.payload))
+        if ended.state == RunState.FAILED:
+            raise self._line.codec.restore(ended.payload)
+        raise self._refusal(ended)
+
+    def _wait(self, timeout: float | None) -> Ended:
+        """Asks once, however often it is waited for. A blocked run may go on, so that is asked again."""
+        ask = self._ask
+        if ask is None:
+            ask = self._ask = self._line.watch(self._number)
+        try:
+            ended = cast(Ended, self._line.answer(ask, timeout))
+        except TimeoutError as error:
+            if ask.done():
+                raise
+            raise TimeoutError(f"run {self.id!r} has not ended within {timeout} s; it goes on") from error
+        if ended.state in RUN_FINAL:
+            self._ended = ended
+        self._ask = None
+        return ended
+
+    def _refusal(self, ended: Ended) -> DqError:
+        if ended.state == RunState.BLOCKED:
+            return RunBlocked(ended.payload.decode("utf-8", "replace"))
+        if ended.state == RunState.CANCELLED:
+            return Cancelled(f"run {self.id!r} was cancelled")
+        return NoSuchRun(f"run {self.id!r} is not in the file any more")
 
     def _record(self) -> Record:
         return find(self._line, self.id)
 
-    def _ended(self, timeout: float | None) -> Ended:
-        if self._ask is None:
-            self._ask = self._line.watch(self._number)
-        ended: Ended = self._line.answer(self._ask, timeout)
-        return ended
-
 
 def find(line: Connection, id: str) -> Record:
-    """A run's record. Raises NoSuchRun."""
-    from dq.executor.frames import Find
-
-    record: Any = line.ask(lambda ticket: Find(ticket, id))
+    """A run as the file has it. Raises NoSuchRun."""
+    record = cast(Record, line.ask(lambda ticket: Find(ticket, id)))
     if not record.id:
-        raise errors.NoSuchRun(f"there is no run {id!r} in this file; `dq ls` shows those that are there")
-    found: Record = record
-    return found
+        raise NoSuchRun(f"there is no run {id!r} in the file; `dq ls` lists those that are")
+    return record

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 
-from dq.errors import UnsafePlace
+from dq.errors import StoreError, UnsafePlace
 
 SUFFIX = ".sock"
 _PATH_MAX = 100  # bytes; the kernel's limit for the address of a Unix socket is 108
@@ -17,7 +17,8 @@ def dial(db: str) -> socket.socket | None:
     """A connected socket, or None where nobody listens.
 
     Raises:
-        UnsafePlace: Somebody else's process listens there.
+        StoreError: The socket is another user's.
+        UnsafePlace: Another user's process listens there.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -26,6 +27,9 @@ def dial(db: str) -> socket.socket | None:
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, ConnectionResetError):
         sock.close()
         return None
+    except PermissionError as error:
+        sock.close()
+        raise StoreError(f"{db}{SUFFIX} belongs to another user; only its owner can work on {db}") from error
     except BaseException:
         sock.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures._base import FINISHED
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dq.flow.future import Future
 
@@ -47,6 +47,10 @@ class StepFuture(Future[R]):
             self._line.check_process()
         return super().exception(timeout)
 
+    def fail(self, error: BaseException) -> None:
+        """No result will come."""
+        self.set_exception(error)
+
 
 class Ordered:
     """Results that are taken in the order in which their steps were submitted; cheaper than a future each.
@@ -55,9 +59,9 @@ class Ordered:
     """
 
     def __init__(self) -> None:
-        self.arrived = 0  # bytes of payload that were put in
-        self.taken = 0  # and those that were taken out
-        self.closed = False
+        self.count = 0  # results that were put in
+        self.bytes = 0  # of payload in them
+        self.closed = False  # whether nobody will take any more
         self._rows: dict[int, tuple[int, bytes]] = {}
         self._error: BaseException | None = None
         self._wanted = 0
@@ -66,7 +70,8 @@ class Ordered:
     def put(self, id: int, status: int, payload: bytes) -> None:
         if self.closed:
             return
-        self.arrived += len(payload)
+        self.count += 1
+        self.bytes += len(payload)
         self._rows[id] = status, payload
         if id == self._wanted:
             self._here.set()
@@ -89,9 +94,4 @@ class Ordered:
                 if not self._here.wait(timeout):
                     raise FutureTimeout
                 row = self._rows.pop(id, None)
-        self.taken += len(row[1])
         return row
-
-    def has(self, id: int) -> bool:
-        return id in self._rows
-

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 import threading
-from collections.abc import Callable
+from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -33,6 +32,7 @@ class Table:
         self._numbers: dict[bytes, int] = {}
         self.cache: dict[Any, int] = {}
         self.frames: list[bytes] = []
+        self._names: list[str] = []
 
     def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The number of a function, and the arguments to call it with.
@@ -57,6 +57,7 @@ class Table:
             number = self._numbers.get(message.digest)
             if number is None:
                 number = len(self.frames) + 1
+                self._names.append(message.name)
                 self.frames.append(encode(msgspec.structs.replace(message, number=number)))
                 self._numbers[message.digest] = number
         if kind == "step" and _is_constant(function, message.code):
@@ -64,6 +65,10 @@ class Table:
                 self.cache.clear()
             self.cache[function] = number
         return number
+
+    def name(self, number: int) -> str:
+        """What the record calls a function."""
+        return self._names[number - 1]
 
 
 def _describe(function: Any, kind: str) -> Define:
@@ -78,7 +83,8 @@ def _is_constant(function: Any, code: bytes) -> bool:
     What travels by value may change between two calls: a variable that it closes over, a global that it reads.
     """
     if not code:
-        return type(function).__hash__ is object.__hash__ and type(function).__eq__ is object.__eq__
+        kind: Any = type(function)
+        return bool(kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__)
     body = functions.body_of(function)
     return (
         isinstance(function, FunctionType)
@@ -93,20 +99,23 @@ def _is_closed(code: CodeType) -> bool:
     return not code.co_names and all(_is_closed(const) for const in code.co_consts if isinstance(const, CodeType))
 
 
-def _apart(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def _apart(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Calls that mean the same, down to a function that travels by name if there is one."""
     while True:
         if type(function) is partial:
             args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
             function = function.func
             continue
-        inner: Callable[..., Any] | None = None
-        if isinstance(function, MethodType):
-            inner, self = function.__func__, function.__self__
-        elif not isinstance(function, (FunctionType, BuiltinFunctionType, type)) and callable(function):
-            inner, self = getattr(type(function), "__call__", None), function
-        if not isinstance(inner, FunctionType) or hasattr(function, "__dq_body__") or functions.describe(inner).code:
+        inner, owner = _method(function)
+        if not isinstance(inner, FunctionType) or functions.describe(inner).code:
             return function, args, kwargs
-        return inner, (self, *args), kwargs
+        return inner, (owner, *args), kwargs
+
+
+def _method(function: Any) -> tuple[Any, Any]:
+    """The plain function that a call leads to, and the object that is its first argument."""
+    if isinstance(function, MethodType):
+        return function.__func__, function.__self__
+    if isinstance(function, (FunctionType, BuiltinFunctionType, type)) or hasattr(function, "__dq_body__"):
+        return None, None
+    return vars(type(function)).get("__call__"), function

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dq.store.store import Store
 
 LAZY = 0.002  # seconds that a mere acknowledgement waits for a result to share its sync
+CLOSED_MAX = 256
 INLINE_MAX = 0.0004  # seconds; a slower sync runs in the thread while the next group collects
 
 Mail = list[tuple["Peer", "bytes | Message"]]
@@ -53,6 +54,8 @@ class Committer:
         self._thread = _SyncThread(store)
         self.wake_fd = self._thread.wake_fd
         self._in_flight: Mail | None = None
+        self._tidying = False
+        self._closed: list[tuple[int]] = []  # claims to delete; that waits until the claims' page is written anyway
         self.commits = 0
         self.syncs = 0
 
@@ -78,6 +81,11 @@ class Committer:
 
     def _write(self) -> None:
         group, self.group, self.dirty = self.group, Group(), False
+        self._closed += group.closed_claims
+        group.closed_claims = []
+        if group.claims or self._tidying or len(self._closed) >= CLOSED_MAX:
+            group.closed_claims, self._closed = self._closed, []
+            self._tidying = False
         self._store_commit(group)
         self.commits += 1
         if not self._unsynced:
@@ -126,9 +134,15 @@ class Committer:
         self._cost += (seconds - self._cost) * 0.125
         self.syncs += 1
 
+    def tidy(self) -> None:
+        """Deletes claims that are over, in an idle moment."""
+        self._tidying = bool(self._closed or self.group.closed_claims)
+        self.dirty = self.dirty or self._tidying
+
     def settle(self) -> None:
         """Commits, syncs and sends all there is, however long it takes."""
         self.eager = True
+        self.tidy()
         while self.dirty or self.after_sync or self._waiting or self._unsynced or self._in_flight is not None:
             if self._in_flight is not None:
                 self._thread.wait()

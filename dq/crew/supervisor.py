@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 FIRST_CLIENT = 30.0  # seconds that an engine's own supervisor waits for its engine
 STOP_MAX = 2.0  # seconds that members have to leave when they are told to
 PREGROW_AFTER = 0.2  # seconds; a short-lived supervisor need not pay for it
-SPIN = 0.0002  # seconds of looking again before the loop sleeps, while work is dense
+SPIN = 0.0003  # seconds of looking again before the loop sleeps, while work is dense
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,7 @@ class Supervisor:
             self.staff.kill(member, member.why)
             if not member.pid:
                 self._lost(member, Death(-1, 0))
+        self.committer.tidy()
         _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
         self.timers.at(now + self.watch.tick, self._tick)
 

@@ -9,6 +9,7 @@ from types import TracebackType
 import msgspec
 
 from dq.errors import DamagedPayload, StepError
+from dq.executor import script
 from dq.model.payload import FAILURE, seal, unseal
 
 _TEXT_MAX = 64 << 10  # characters of an exception's text and of its traceback
@@ -78,7 +79,7 @@ def _seal(failure: Failure) -> bytes:
 def _type_name(error: BaseException) -> str:
     kind = type(error)
     module = str(getattr(kind, "__module__", ""))
-    module = "__main__" if module == "__dq_main__" else module
+    module = "__main__" if module == script.NAME else module
     return _clean(kind.__qualname__ if module in ("builtins", "") else f"{module}.{kind.__qualname__}")
 
 

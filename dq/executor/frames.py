@@ -23,8 +23,6 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The base of all messages."""
 
 
-
-
 class Context(msgspec.Struct, frozen=True, array_like=True):
     """Where user code comes from: what a template needs to import it."""
 
@@ -86,8 +84,6 @@ class Refused(Message, frozen=True, tag=7):
     ticket: int
     error: str
     text: str
-
-
 
 
 class Submit(Message, frozen=True, tag=10):
@@ -225,8 +221,6 @@ class Farewell(Message, frozen=True, tag=28):
     stops: bool
 
 
-
-
 class Fork(Message, frozen=True, tag=40):
     """Asks for a worker, bridge or host; its two sockets come with the frame."""
 
@@ -263,8 +257,6 @@ class Unfit(Message, frozen=True, tag=44):
     text: str
 
 
-
-
 class Claim(Message, frozen=True, tag=50):
     """Steps that are this worker's now, in order: (id, attempt, function, arguments)."""
 
@@ -294,8 +286,6 @@ class GaveBack(Message, frozen=True, tag=53):
 
 class Stop(Message, frozen=True, tag=54):
     """Finish what is begun, then leave."""
-
-
 
 
 class Assign(Message, frozen=True, tag=60):

@@ -13,14 +13,12 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from dq.errors import NotImportable, NotPicklable
-from dq.executor import current
+from dq.executor import current, script
 from dq.executor.frames import Define
 
 MAIN = "__main__"
-# A template imports the user's script under this name, so that its `if __name__ == "__main__":` stays shut. Instances of
-# classes of the script are pickled there under that name too, so every process knows it.
-SCRIPT = "__dq_main__"
-sys.modules.setdefault(SCRIPT, sys.modules[MAIN])
+# Instances of the script's classes are pickled in workers under the name that the script has there.
+script.alias()
 
 
 class Description(NamedTuple):
@@ -62,10 +60,10 @@ def main_script() -> str:
     return os.path.abspath(path) if path and os.path.isfile(path) else ""
 
 
-def digest(name: str, code: bytes, kind: str, executor: str, max_crashes: int, script: str = "") -> bytes:
-    """Identifies a function and its options; `script` counts for functions of `__main__` only."""
-    script = script if name.startswith(f"{MAIN}:") else ""
-    fields: list[str | bytes] = [name, code, kind, executor, str(max_crashes), script]
+def digest(name: str, code: bytes, kind: str, executor: str, max_crashes: int, path: str = "") -> bytes:
+    """Identifies a function and its options; the script's `path` counts for functions of `__main__` only."""
+    path = path if name.startswith(f"{MAIN}:") else ""
+    fields: list[str | bytes] = [name, code, kind, executor, str(max_crashes), path]
     hashed = blake2b(digest_size=16)
     for field in fields:
         data = field if isinstance(field, bytes) else field.encode(errors="surrogatepass")
@@ -98,7 +96,7 @@ def _importable_name(function: Any, body: Any) -> str:
     module, qualname = getattr(body, "__module__", None), getattr(body, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
         return ""
-    module = MAIN if module == SCRIPT else module
+    module = MAIN if module == script.NAME else module
     if module == MAIN and not main_script():
         return ""
     found: Any = sys.modules.get(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any
 
@@ -71,6 +72,8 @@ class Link:
     def poll(self) -> list[Any]:
         """The messages that are here now, perhaps none; never waits. Raises like `receive`."""
         messages: list[Any] = []
+        if self.sock.gettimeout() and not self._readable():  # such a socket does not honour MSG_DONTWAIT
+            return messages
         try:
             self._fill(socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -81,6 +84,11 @@ class Link:
     def close(self) -> None:
         """Closes the socket."""
         self.sock.close()
+
+    def _readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _fill(self, flags: int) -> None:
         """One read into the free part of the buffer; `_take` has seen to it that there is one."""

@@ -49,8 +49,13 @@ def _serve(berth: Berth) -> int:
     link = Link(berth.sock)
     try:
         executor = discovery.make(berth.executor)
+        pump = Pump(berth, link, executor)
+        pump.start()
     except BadExecutor as error:
         berth.unfit(link, str(error))
+        return UNFIT
+    except Exception:  # noqa: BLE001 -- an executor may want the network, a cluster, anything
+        berth.unfit(link, f"executor {berth.executor} can't start:\n{traceback.format_exc()}")
         return UNFIT
 
     def let_go() -> None:
@@ -59,7 +64,7 @@ def _serve(berth: Berth) -> int:
         berth.control.close()
 
     os.register_at_fork(after_in_child=let_go)
-    return Pump(berth, link, executor).serve()
+    return pump.serve()
 
 
 class Pump:
@@ -77,9 +82,12 @@ class Pump:
         self._gap = 0  # nanoseconds between the end of the work and the next message, of late
         self._stopping = False
 
+    def start(self) -> None:
+        """Gets the executor ready. Raises whatever it raises."""
+        self._executor.start(self._desk)
+
     def serve(self) -> int:
         """Returns when Stop was said and everything begun is sent. Raises Closed and BadFrame."""
-        self._executor.start(self._desk)
         self._desk.slot = self._berth.report_for_work(
             self._link, on_revoke=self._revoke, on_stop=self._stop, on_beat=self._desk.rescue
         )

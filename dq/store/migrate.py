@@ -10,7 +10,7 @@ from dq.store.transaction import transaction
 
 APPLICATION_ID = 0x64717101
 VERSION = 1
-PAGE_SIZE = 8192  # bytes; measured best for payloads of 1 MB, and no worse for small ones
+PAGE_SIZE = 4096  # bytes; a sync costs by the bytes of its pages, and large payloads have files of their own
 
 
 def check(connection: apsw.Connection, path: str) -> bool:

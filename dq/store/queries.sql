@@ -13,10 +13,10 @@ ROLLBACK;
 SELECT count(*) FROM sqlite_schema;
 
 -- name: insert_engine
-INSERT INTO dq_engine (id, boot_epoch, boot_id, clean, commits, next_id, created_at) VALUES (1, 0, '', 1, 0, 1, ?);
+INSERT INTO dq_engine (id, boot_epoch, boot_id, clean, next_id, created_at) VALUES (1, 0, '', 1, 1, ?);
 
 -- name: engine
-SELECT boot_epoch, boot_id, clean, commits, next_id, created_at FROM dq_engine WHERE id = 1;
+SELECT boot_epoch, boot_id, clean, next_id, created_at FROM dq_engine WHERE id = 1;
 
 -- name: boot
 UPDATE dq_engine SET boot_epoch = boot_epoch + 1, boot_id = ?, clean = 0 WHERE id = 1 AND boot_epoch = ?;
@@ -26,7 +26,10 @@ UPDATE dq_engine SET clean = 1 WHERE id = 1 AND boot_epoch = ?;
 
 -- The first statement of each group: it fences a supervisor that has a successor.
 -- name: fence
-UPDATE dq_engine SET commits = commits + 1, next_id = max(next_id, ?) WHERE id = 1 AND boot_epoch = ?;
+SELECT 1 FROM dq_engine WHERE id = 1 AND boot_epoch = ?;
+
+-- name: lease
+UPDATE dq_engine SET next_id = max(next_id, ?) WHERE id = 1 AND boot_epoch = ?;
 
 -- name: insert_context
 INSERT INTO dq_context (id, python, script, cwd, path) VALUES (?, ?, ?, ?, ?);

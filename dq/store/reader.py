@@ -70,7 +70,6 @@ class EngineLine(NamedTuple):
     boot_epoch: int
     boot_id: str
     clean: int
-    commits: int
     next_id: int
     created_at: int
 

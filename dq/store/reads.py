@@ -80,7 +80,7 @@ class Reads:
 
     def next_id(self) -> int:
         """Ids below this one are given out."""
-        return int(self._rows("engine")[0][4])
+        return int(self._rows("engine")[0][3])
 
     def contexts(self) -> list[ContextRow]:
         return [ContextRow(*row) for row in self._rows("contexts")]

@@ -23,12 +23,11 @@ CREATE TABLE dq_engine (
     boot_epoch  INTEGER NOT NULL,
     boot_id     TEXT    NOT NULL,  -- the machine's boot, as the kernel names it
     clean       INTEGER NOT NULL,  -- 0 while a supervisor is at work, and after one was killed
-    commits     INTEGER NOT NULL,
     next_id     INTEGER NOT NULL,
     created_at  INTEGER NOT NULL,
     CONSTRAINT engine_is_one_row CHECK (id = 1),
     CONSTRAINT engine_clean CHECK (clean IN (0, 1)),
-    CONSTRAINT engine_counts CHECK (boot_epoch >= 0 AND commits >= 0 AND next_id >= 1)
+    CONSTRAINT engine_counts CHECK (boot_epoch >= 0 AND next_id >= 1)
 ) STRICT;
 
 -- Where user code comes from: what it takes to import it again.

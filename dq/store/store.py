@@ -19,8 +19,8 @@ from dq.store.sync import Wal
 from dq.store.transaction import transaction
 
 LOG_SIZE = 20 << 20  # bytes that the log is grown to ahead of need
-CHECKPOINT_PAGES = 2000  # about 16 MB, so that the log stays within its grown part
-CHECKPOINT_STEP = 512  # pages between tries while a reader keeps the log from being emptied
+CHECKPOINT_PAGES = 4000  # about 16 MB, so that the log stays within its grown part
+CHECKPOINT_STEP = 1024  # pages between tries while a reader keeps the log from being emptied
 UNBOOTED = -1
 
 
@@ -113,10 +113,13 @@ class Store(Reads):
 
         None of them can change more than one row for one row of the group, so the sum tells if each did.
         """
-        db.execute(SQL["fence"], (group.lease_to, self._epoch))
-        if db.changes() != 1:
+        # A look is enough: the transaction holds the write lock, so nobody can take the file over before it ends.
+        if db.execute(SQL["fence"], (self._epoch,)).get is None:
             raise self._fenced("another supervisor has taken the file over")
-        expected = 1
+        expected = 0
+        if group.lease_to:
+            db.execute(SQL["lease"], (group.lease_to, self._epoch))
+            expected = 1
         for name, rows in _statements(group):
             if rows:
                 bulk.insert(db, name, rows)

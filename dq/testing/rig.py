@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from dq.executor import discovery, stacks
 from dq.executor.codec import Codec
@@ -75,7 +75,7 @@ class Forge:
         theirs.close()
         self._sock.send(json.dumps({"path": sys.path, "spec": spec}).encode())
 
-    def __enter__(self) -> Forge:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -127,7 +127,7 @@ class Member:
             self.pid = forge.fork(order, [work.fileno(), control.fileno()])
         self.joined: Joined = self.link.receive()[0]
 
-    def __enter__(self) -> Member:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

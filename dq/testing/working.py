@@ -63,7 +63,7 @@ class Working(Bound):
     def test_lambdas_and_closures_travel_by_value(self, member: Member) -> None:
         offset = 5
         assert member.run(lambda x: x + offset, 1) == 6
-        assert member.run(lambda: (lambda y: y * 2))(21) == 42
+        assert member.run(lambda: lambda y: y * 2)(21) == 42
 
     def test_async_bodies_run_to_their_end(self, member: Member) -> None:
         _, (step,) = member.claim((bodies.told_later,))

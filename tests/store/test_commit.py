@@ -62,12 +62,6 @@ def test_every_row_arrives_whatever_their_number(store: Store, count: int) -> No
     assert store.results(range(1, count + 1)) == expected
 
 
-def test_an_empty_group_is_counted(store: Store) -> None:
-    before = store._rows("engine")[0][3]
-    store.commit(Group())
-    assert store._rows("engine")[0][3] == before + 1
-
-
 def test_a_second_completion_is_impossible(store: Store) -> None:
     first, second = rows.epoch(store, 1), rows.epoch(store, 2)
     store.commit(_merged(rows.batch(1, 2), rows.claim(first, [1]), rows.claim(second, [1, 2])))
