@@ -272,6 +272,11 @@ class Connection:
         return os.getpid() == self._pid
 
     @property
+    def is_ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._pump.ended
+
+    @property
     def supervisor(self) -> int:
         """The pid of the supervisor that this connection has, or had last."""
         return self._pump.supervisor

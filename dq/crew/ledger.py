@@ -75,6 +75,7 @@ class Ledger:
         self.contexts: dict[int, Context] = {}
         self.functions: dict[int, Function] = {}
         self._by_digest: dict[bytes, Function] = {}
+        self._modules: dict[int, set[str]] = {}
         self.runs: dict[int, Run] = {}
         self.by_name: dict[str, Run] = {}
         self.batches: dict[int, Batch] = {}
@@ -128,6 +129,8 @@ class Ledger:
             id, define.name, define.kind, define.digest, define.code, define.executor, define.max_crashes
         )  # fmt: skip
         function = Function(id, context, numbered)
+        if not define.code:
+            self._modules.setdefault(context, set()).add(define.name.partition(":")[0])
         self.functions[id] = self._by_digest[define.digest] = function
         return function
 
@@ -141,6 +144,10 @@ class Ledger:
                 made.id, made.name, made.kind, made.digest, made.code or b"", made.executor, made.max_crashes
             )  # fmt: skip
             self._keep(made.id, made.context, define)
+
+    def modules(self, context: int) -> set[str]:
+        """The modules that the functions of a context are imported from."""
+        return self._modules.get(context, set())
 
     def start(self, id: int, name: str, function: Function, args: bytes, fingerprint: bytes) -> Run:
         run = self.remember(id, name, function, fingerprint, RunState.RUNNING)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq.crew.peer import Peer
-from dq.executor.frames import VERSION, Broken, Context, Fork, Hello, Ready, encode
+from dq.executor.frames import VERSION, Broken, Context, Fork, Hello, Preload, Ready, encode
 
 if TYPE_CHECKING:
     from dq.crew.members import Member
@@ -43,6 +43,7 @@ class Nursery:
         self._db = db
         self._poller = poller
         self._process: subprocess.Popen[bytes] | None = None
+        self._preloaded: set[str] = set()
         self._spawned: dict[int, subprocess.Popen[bytes]] = {}
 
     @property
@@ -61,6 +62,8 @@ class Nursery:
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.ready = False
+        if not self.failures:
+            self._preloaded = set()  # else one of them may be what the template has died of
         return peer
 
     def _launch(self, mode: str) -> tuple[Peer, subprocess.Popen[bytes]]:
@@ -75,6 +78,15 @@ class Nursery:
         peer = Peer(ours, self._poller)
         peer.send(Hello(VERSION, os.getpid(), b"", self.context))
         return peer, process
+
+    def preload(self, modules: set[str]) -> bool:
+        """Has modules imported that members will need; False while the answer is awaited."""
+        missing = modules - self._preloaded
+        if missing and self.peer is not None and not self.spawns:
+            self._preloaded |= missing
+            self.ready = False
+            self.peer.send(Preload(sorted(missing)))
+        return self.ready
 
     def fork(self, member: Member, executor: str, boot_epoch: int) -> None:
         """Asks for a member's process; it answers on its own socket with Joined."""

@@ -84,7 +84,7 @@ class Staff:
     def _prepare(self, nursery: Nursery, now: float) -> bool:
         """Whether members can be had from a template; starts it when they can't and its back-off is over."""
         if nursery.ready:
-            return True
+            return nursery.preload(self._ledger.modules(nursery.context_id))
         if nursery.peer is None and now >= nursery.retry_at and not self.closing:
             peer = nursery.start()
             self._poller.handle(peer.fd, lambda mask: self._on_template(nursery, mask))

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from dq.crew.ownership import share_crew
 from dq.executor import current, discovery, script
-from dq.executor.frames import HEAD, VERSION, Any, Broken, Context, Fork, Hello, Ready, decode, encode
+from dq.executor.frames import HEAD, VERSION, Any, Broken, Context, Fork, Hello, Preload, Ready, decode, encode
 
 _PR_SET_PDEATHSIG = 1
 _PARENT_WAIT = 10.0  # seconds until the supervisor must have adopted a new member
@@ -117,6 +117,8 @@ def _threads() -> int:
 def serve(orders: Orders, sock: socket.socket, db: str, supervisor: int, mode: str) -> None:
     while True:
         order = orders.next()
+        if isinstance(order, Preload):
+            _preload_all(order.modules, orders)
         if not isinstance(order, Fork):
             continue
         fds = orders.fds(2)
@@ -130,6 +132,16 @@ def serve(orders: Orders, sock: socket.socket, db: str, supervisor: int, mode: s
         for fd in fds:
             os.close(fd)
         os.waitpid(middle, 0)
+
+
+def _preload_all(modules: list[str], orders: Orders) -> None:
+    """Imports modules of user code. One that fails here fails again where it is used, and is told there."""
+    for name in modules:
+        with contextlib.suppress(Exception, SystemExit):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    orders.say(Ready(_threads()))
 
 
 def _preload(order: Fork) -> None:

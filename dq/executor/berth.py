@@ -93,6 +93,7 @@ class Berth:
         """
         _settle_signals()
         stacks.install(self.slots_path, self.slot)
+        os.register_at_fork(after_in_child=self._let_go)
         current.IN_TEMPLATE = False
         current.settle(os.path.abspath(self.slots_path))
         slot = SlotWriter(open_slots(self.slots_path), self.slot)
@@ -103,6 +104,11 @@ class Berth:
         threading.Thread(target=control.serve, name="dq-control", daemon=True).start()
         link.send(Joined(os.getpid(), started, self.nonce))
         return slot
+
+    def _let_go(self) -> None:
+        """A process that user code forks must neither speak for this one nor keep its death from being seen."""
+        self.sock.close()
+        self.control.close()
 
     def unfit(self, link: Link, text: str) -> None:
         """Says instead of Joined that this member can't start, and why. The caller exits with UNFIT."""

@@ -257,6 +257,12 @@ class Unfit(Message, frozen=True, tag=44):
     text: str
 
 
+class Preload(Message, tag=46):
+    """Asks a template to import modules, so that members have them from birth. Answered by Ready."""
+
+    modules: list[str]
+
+
 class Claim(Message, frozen=True, tag=50):
     """Steps that are this worker's now, in order: (id, attempt, function, arguments)."""
 
@@ -338,7 +344,7 @@ class Block(Message, frozen=True, tag=65):
 Any = (
     Hello | Welcome | Lease | Leased | Define | Notice | Refused | Submit | Resubmit | Acked | Adopt | Start | Started
     | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
-    | Fork | Ready | Broken | Joined | Unfit | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
+    | Fork | Ready | Broken | Joined | Unfit | Preload | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
     | Deliver | Finish | Block
 )  # fmt: skip
 

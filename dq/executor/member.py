@@ -57,13 +57,6 @@ def _serve(berth: Berth) -> int:
     except Exception:  # noqa: BLE001 -- an executor may want the network, a cluster, anything
         berth.unfit(link, f"executor {berth.executor} can't start:\n{traceback.format_exc()}")
         return UNFIT
-
-    def let_go() -> None:
-        # A process that a body forks must neither speak for this one nor keep the supervisor from seeing it die.
-        berth.sock.close()
-        berth.control.close()
-
-    os.register_at_fork(after_in_child=let_go)
     return pump.serve()
 
 

@@ -82,7 +82,7 @@ def codec(tmp_path: Path) -> Codec:
 VALUES: list[Any] = [None, 0, "text", b"bytes", [1, {"a": (2.5, None)}], {1, 2}, Thing, os.path.join, ..., True]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_small_values_travel_inline(codec: Codec, value: Any) -> None:
     payload = codec.dumps(value, "s1-e1")
     assert payload[:1] == PICKLE
