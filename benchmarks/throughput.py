@@ -121,7 +121,20 @@ def traced_order(folder: str) -> int:
     root = str(Path(__file__).resolve().parent.parent)
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([root, os.path.join(root, "executors")]))
     calls = "pwrite64,fdatasync,sendto,sendmsg,accept4,accept,socketpair"
-    command = ["strace", "-f", "-y", "-e", f"trace={calls}", "-e", "signal=none", "-o", log, sys.executable, "-c", TRACED]
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        f"trace={calls}",
+        "-e",
+        "signal=none",
+        "-o",
+        log,
+        sys.executable,
+        "-c",
+        TRACED,
+    ]
     subprocess.run([*command, os.path.join(folder, "traced.db")], check=True, env=env)
     return check_order(Path(log).read_text().splitlines())
 

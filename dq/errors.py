@@ -7,8 +7,6 @@ class DqError(Exception):
     """The root of all of dq's own errors."""
 
 
-
-
 class StoreError(DqError):
     """The database file can't be used as it is. The message says why and what helps."""
 
@@ -57,8 +55,6 @@ class Fenced(StoreError):
     """A write found the file in a state that only another supervisor can have made."""
 
 
-
-
 class BadRunId(DqError, ValueError):
     """A run id that is empty, too long, or holds control characters."""
 
@@ -89,8 +85,6 @@ class GuardMissing(DqError, RuntimeError):
 
 class DamagedPayload(DqError):
     """Recorded bytes do not match their checksum, or their side file is gone."""
-
-
 
 
 class StepError(DqError):

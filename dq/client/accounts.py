@@ -70,8 +70,6 @@ class Accounts:
             elif ask not in sent:
                 yield self.outbox.start(ask)
 
-    # --- answers --------------------------------------------------------------------------
-
     def on_results(self, message: frames.Results) -> None:
         pop, loads = self.pending.pop, self._loads
         rows = iter(message.rows)
@@ -120,8 +118,6 @@ class Accounts:
             ask.fail(error)
         else:
             log.warning("the supervisor refuses something: %s", error)
-
-    # --- the end --------------------------------------------------------------------------
 
     def fail_steps(self, error: BaseException) -> None:
         """No step gets a result any more."""

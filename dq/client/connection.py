@@ -88,8 +88,6 @@ class Connection:
         if hasattr(self, "_wake_fd"):  # here and not in the pump, since a thread may be about to write to it
             os.close(self._wake_fd)
 
-    # --- steps ----------------------------------------------------------------------------
-
     def submit(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepFuture[Any]:
         """Takes a step on. Waits while too much is not on disk yet.
 
@@ -202,8 +200,6 @@ class Connection:
             ticket = next(self._tickets)
             self._post(Ask(Cancel(ticket, ids), ticket))
 
-    # --- questions ------------------------------------------------------------------------
-
     def ask(self, make: Callable[[int], Message], timeout: float | None = None) -> Any:
         """Sends a message with a ticket and returns the answer.
 
@@ -263,8 +259,6 @@ class Connection:
                     self.changed.wait()
             finally:
                 self.waiting -= 1
-
-    # --- the end --------------------------------------------------------------------------
 
     @property
     def is_mine(self) -> bool:

@@ -78,8 +78,6 @@ class Pump:
         for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed):
             self._handlers[kind] = books.on_answer
 
-    # --- the thread -----------------------------------------------------------------------
-
     def open(self) -> None:
         """Connects for the first time, in the thread of whoever opens the connection."""
         self._connect(0.0, time.sleep, patient=False)
@@ -194,8 +192,6 @@ class Pump:
         if self._wire is not None:
             self._wire.close()
 
-    # --- sending --------------------------------------------------------------------------
-
     def _flush(self, wire: Wire) -> None:
         """Sends what users' threads have put down: rows first, since a question may be about them."""
         line = self._line
@@ -251,8 +247,6 @@ class Pump:
             with self._line.changed:
                 self._line.changed.notify_all()
 
-    # --- receiving ------------------------------------------------------------------------
-
     def _dispatch(self, message: Any) -> None:
         handler = self._handlers.get(type(message))
         if handler is None:
@@ -267,8 +261,6 @@ class Pump:
     def _on_farewell(self, message: frames.Farewell) -> None:
         self.stops = message.stops
         self.ended = True
-
-    # --- supervisors come and go ----------------------------------------------------------
 
     def _reconnect(self, lost: Exception) -> None:
         """Finds or starts a successor and tells it what is open. Raises DqError, _GivenUp."""

@@ -80,8 +80,8 @@ class Berth:
             on_revoke: Takes back all work that has not begun, and returns (epoch, step) of each; the answer GaveBack
                 is sent from it.
             on_stop: Stop has come on the control socket, and what `on_revoke` takes back is sent as GaveBack already:
-                make the main thread finish what is begun, then leave. A main thread that blocks in `link.receive()` is woken with `berth.sock.shutdown(socket.SHUT_RD)`: it then
-                gets Closed. None: the process ends at once.
+                make the main thread finish what is begun, then leave. A main thread that blocks in `link.receive()` is
+                woken with `berth.sock.shutdown(socket.SHUT_RD)`: it then gets Closed. None: the process ends at once.
             on_beat: Called with each beat, for what is overdue.
 
         Returns:

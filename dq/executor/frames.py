@@ -257,7 +257,7 @@ class Unfit(Message, frozen=True, tag=44):
     text: str
 
 
-class Preload(Message, tag=46):
+class Preload(Message, frozen=True, tag=46):
     """Asks a template to import modules, so that members have them from birth. Answered by Ready."""
 
     modules: list[str]

@@ -98,8 +98,6 @@ class FlowFuture(Future[R]):
         self._open = True  # the result has not been decoded
         self._awaiting: list[asyncio.Future[None]] | None = None
 
-    # --- what the journal does with it ----------------------------------------------------
-
     @property
     def ready(self) -> bool:
         return self._state == FINISHED
@@ -113,8 +111,6 @@ class FlowFuture(Future[R]):
                 waiter.set_result(None)
         for callback in self._callbacks or ():
             self._run.callbacks.append(partial(callback, self))
-
-    # --- what the workflow does with it ---------------------------------------------------
 
     def result(self, timeout: float | None = None) -> R:
         """Waits for the step and returns its result.

@@ -9,7 +9,7 @@ and then looks at the state.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
@@ -89,6 +89,12 @@ class Future(BaseFuture[R]):
         if self._state == FINISHED and not self._failed:
             return cast(R, self._result)
         return super().result(timeout)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Waits in an asyncio program; in an async workflow the run rests meanwhile."""
+        import asyncio
+
+        return asyncio.wrap_future(self).__await__()
 
     def cancel(self) -> bool:
         """Cancels the step if no worker has taken it yet. Says whether it is cancelled."""

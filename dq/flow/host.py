@@ -124,8 +124,6 @@ class Host:
                 self._advance(self._moved.pop(next(iter(self._moved))))
             self.flush()
 
-    # --- what the supervisor says ---------------------------------------------------------
-
     def _hear(self, message: Any) -> None:
         match message:
             case Deliver():
@@ -178,8 +176,6 @@ class Host:
             if any(isinstance(message, Stop) for message in messages):
                 raise Leave
 
-    # --- what runs do ---------------------------------------------------------------------
-
     def _advance(self, run: Run) -> None:
         """Lets a run go on until it rests and nothing is there for it."""
         while run.loaded and not run.ended:
@@ -223,8 +219,6 @@ class Host:
         self._ends.append(message)
         self._runs.pop(run.id, None)
         self._workflows.pop(run.id, None)
-
-    # --- what goes out --------------------------------------------------------------------
 
     def flush(self) -> None:
         """Sends all steps and then all ends, so that a run's steps are known before its end is."""

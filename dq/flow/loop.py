@@ -50,8 +50,6 @@ class FlowLoop(asyncio.BaseEventLoop):
         self._tasks: weakref.WeakSet[FlowTask[Any]] = weakref.WeakSet()
         self.set_task_factory(self._make_task)
 
-    # --- what the run does with it --------------------------------------------------------
-
     @property
     def ready(self) -> bool:
         return bool(self._queue)
@@ -130,8 +128,6 @@ class FlowLoop(asyncio.BaseEventLoop):
 
     def __del__(self) -> None:
         """There is nothing to close."""
-
-    # --- what asyncio asks of it ----------------------------------------------------------
 
     def time(self) -> float:
         return 0.0

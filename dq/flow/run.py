@@ -71,8 +71,6 @@ class Run:
         """Whether the greenlet can go on without another delivery."""
         return self.waiting is None or self.waiting.ready or bool(self.callbacks)
 
-    # --- from the first to the last line of the workflow ----------------------------------
-
     def _main(self) -> None:
         try:
             body, args, kwargs = self._prepare()
@@ -94,8 +92,9 @@ class Run:
         code = getattr(body, "__code__", None)
         if code is None or not code.co_flags & CO_COROUTINE:
             return body(*args, **kwargs)
-        from dq.flow.loop import FlowLoop
+        from dq.flow.loop import FlowLoop, install
 
+        install()
         self._loop = FlowLoop(self)
         return self._loop.drive(body(*args, **kwargs))
 
@@ -132,8 +131,6 @@ class Run:
                 "pace on each replay. Use step.submit or step.map for what should go on side by side"
             )
 
-    # --- resting --------------------------------------------------------------------------
-
     def park(self, wanted: Ready) -> None:
         """Lets completions be delivered, one at a time, until `wanted` is ready."""
         self.check()
@@ -157,8 +154,6 @@ class Run:
     def can_go_on(self) -> bool:
         """Whether waiting can help."""
         return self.journal.outstanding or bool(self.callbacks)
-
-    # --- steps ----------------------------------------------------------------------------
 
     def call(self, step: Step[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A plain call of a step."""

@@ -47,7 +47,9 @@ def holder(folder: Path, name: str) -> int:
 
 def completed(db: Path) -> list[tuple[str, int]]:
     with sqlite3.connect(f"file:{db}?mode=ro", uri=True) as connection:
-        return connection.execute("SELECT name, count(*) FROM dq_steps WHERE state = 'completed' GROUP BY name").fetchall()
+        return connection.execute(
+            "SELECT name, count(*) FROM dq_steps WHERE state = 'completed' GROUP BY name"
+        ).fetchall()
 
 
 @pytest.fixture
@@ -246,5 +248,3 @@ def test_a_step_that_kills_its_worker_is_quarantined_with_the_evidence(folder: P
         rows = connection.execute("SELECT attempt, outcome, charged FROM dq_attempt ORDER BY attempt").fetchall()
         assert rows == [(1, "crashed", 1), (2, "crashed", 1), (3, "crashed", 1)]
         assert connection.execute("SELECT state FROM dq_result WHERE state = 'dead'").fetchall() == [("dead",)]
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -67,8 +68,6 @@ class Crew:
         self._inbox: list[Any] = []
         self._numbers: dict[int, int] = {}  # the host's number -> the file's
 
-    # --- the host ---------------------------------------------------------------------
-
     def open(self) -> Crew:
         """Starts a host with an empty memory."""
         ours, theirs = socket.socketpair()
@@ -100,8 +99,6 @@ class Crew:
             pass
         finally:
             link.close()
-
-    # --- runs ---------------------------------------------------------------------------
 
     def start(self, workflow: Workflow[..., Any], *args: Any, id: int = 7) -> RunOnRecord:
         """Records a run and gives it to the host."""
@@ -138,8 +135,6 @@ class Crew:
             self._linked().send(known)
         return known.number
 
-    # --- what the host says -------------------------------------------------------------
-
     def until(self, predicate: Callable[[], object]) -> None:
         """Reads what the host sends until the predicate holds."""
         while not predicate():
@@ -171,8 +166,6 @@ class Crew:
             case _:
                 raise AssertionError(f"a host sent {message}")
 
-    # --- what happens to steps ----------------------------------------------------------
-
     def execute(self, step: StepOnRecord) -> tuple[int, bytes]:
         """Runs a step's body here."""
         told = next(message for message in self.defines.values() if message.number == step.function)
@@ -180,7 +173,9 @@ class Crew:
         args, kwargs = self.codec.loads(step.args)
         self.bodies += 1
         try:
-            return COMPLETED, self.codec.dumps(body(*args, **kwargs), f"s{step.id}")
+            value = body(*args, **kwargs)
+            result = asyncio.run(value) if asyncio.iscoroutine(value) else value
+            return COMPLETED, self.codec.dumps(result, f"s{step.id}")
         except Exception as error:
             return FAILED, self.codec.failure(error)
 

@@ -143,10 +143,10 @@ class Standin:
             sock.close()
 
     def _hear(self, message: Any) -> None:
+        self.heard.append(message)
         reply = self.replies.get(type(message)) or getattr(self, f"_{type(message).__name__.lower()}", None)
         if reply is not None:
             reply(message)
-        self.heard.append(message)
 
     def _hello(self, message: frames.Hello) -> None:
         self.send(frames.Welcome(1, os.getpid(), *self.lease()))

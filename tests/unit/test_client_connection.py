@@ -114,7 +114,7 @@ def test_what_is_not_on_disk_is_sent_again_to_the_successor(db: Path) -> None:
     first = Standin(db, acks=False, works=False)
     with connected(db) as line:
         futures = [submit(line, double, number) for number in range(700)]
-        wait_until(lambda: len(first.ids()) == 700)
+        wait_until(lambda: len(first.record.steps) == 700)
         first.record.steps.clear()  # it had not committed
         first.die()
         second = Standin(db, first.record)
@@ -286,7 +286,7 @@ def test_a_callback_may_submit_however_much_is_open(db: Path, monkeypatch: pytes
 def test_a_callback_may_hold_a_lock_that_a_submitter_has(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pump, "OPEN_MAX", 10)
     supervisor = Standin(db)
-    lock = threading.Lock()
+    lock = threading.RLock()  # where the result is there already, the callback runs at once
     with connected(db) as line:
 
         def count(_: Any) -> None:
