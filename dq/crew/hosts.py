@@ -15,8 +15,8 @@ from dq.store.group import AttemptRow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dq.crew.evidence import Death
     from dq.crew.ledger import Function, Run
-    from dq.crew.reaper import Death
     from dq.crew.results import Results
     from dq.crew.supervisor import Supervisor
 

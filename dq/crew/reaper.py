@@ -12,6 +12,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from dq.crew.evidence import Death
 from dq.crew.members import HOST, Member
 from dq.executor.slots import BEGUN, UNSENT, SlotReader
 
@@ -20,25 +21,6 @@ if TYPE_CHECKING:
 
 TICK = 1.0  # seconds between two looks at the beats
 GRACE = 3.0  # a gap this long between two ticks means that the supervisor itself was stopped
-
-
-class Death(NamedTuple):
-    """How a member ended: wait status and peak of resident memory in KiB. -1: somebody else took the status."""
-
-    status: int
-    rss: int
-
-    def __str__(self) -> str:
-        if self.status < 0:
-            return "ended, with its exit status unknown"
-        code = os.waitstatus_to_exitcode(self.status)
-        if code >= 0:
-            return f"exited with code {code}, peak memory {self.rss // 1024} MiB"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
-        return f"was ended by {name}, peak memory {self.rss // 1024} MiB"
 
 
 class Verdict(NamedTuple):

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dq.crew.claims import Batch, Claim, Row
+    from dq.crew.evidence import Death
     from dq.crew.ledger import Function, Run
     from dq.crew.members import Member
-    from dq.crew.reaper import Death, Verdict
+    from dq.crew.reaper import Verdict
     from dq.crew.supervisor import Supervisor
 
 _STATES = tuple(str(state) for state in STATUS)

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING
 from dq.crew.clients import Clients
 from dq.crew.committer import Committer
 from dq.crew.door import Door
+from dq.crew.evidence import Death, MemoryKills, last_stack
 from dq.crew.hosts import Hosts, contexts
 from dq.crew.ledger import Ledger
 from dq.crew.members import HOST, Member
 from dq.crew.poller import Poller
-from dq.crew.reaper import Death, Watch, autopsy, reap, running_run
+from dq.crew.reaper import Watch, autopsy, reap, running_run
 from dq.crew.results import Results
 from dq.crew.scheduler import Scheduler
 from dq.crew.staff import Staff
@@ -87,6 +88,7 @@ class Supervisor:
         self.staff.hear = self._on_member
         self.staff.hear_control = self._on_control
         self.watch = Watch(slots, options.hang)
+        self._memory_kills = MemoryKills()
         self.stopping = ""
         self.abandoned = 0
         self._signals = 0
@@ -259,7 +261,8 @@ class Supervisor:
             self.poller.unregister(member.pidfd)
             os.close(member.pidfd)
             member.nursery.forget(member.pid)
-            self._lost(member, death)
+            stack = last_stack(f"{self.options.db}.slots", member.slot)
+            self._lost(member, death._replace(stack=stack, out_of_memory=self._memory_kills.since_last()))
 
     def _lost(self, member: Member, death: Death) -> None:
         if member not in self.staff.members:
