@@ -107,8 +107,13 @@ def measure(steps: int, rounds: int, workers: int) -> dict[str, object]:
     }
 
 
-TRACED = "import sys, dq, os\nfrom benchmarks.throughput import body, run\n" \
-    "with dq.Executor(sys.argv[1], max_workers=2) as pool:\n    for number in range(200):\n        run(pool, number, 1)\n"  # fmt: skip
+TRACED = """
+import sys, dq
+from benchmarks.throughput import run
+with dq.Executor(sys.argv[1], max_workers=2) as pool:
+    for number in range(200):
+        run(pool, number, 1)
+"""
 
 
 def traced_order(folder: str) -> int:

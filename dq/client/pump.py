@@ -73,7 +73,7 @@ class Pump:
         self._handlers: dict[type, Callable[[Any], None]] = {
             frames.Results: books.on_results, frames.Acked: books.on_acked, frames.Ended: books.on_ended,
             frames.CancelDone: books.on_cancelled, frames.Refused: books.on_refused, frames.Leased: self._on_leased,
-            frames.Farewell: self._on_farewell, frames.Notice: _on_notice,
+            frames.Farewell: self._on_farewell, frames.Notice: self._on_notice,
         }  # fmt: skip
         for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed):
             self._handlers[kind] = books.on_answer
@@ -251,12 +251,17 @@ class Pump:
         handler = self._handlers.get(type(message))
         if handler is None:
             raise BadFrame(f"the supervisor sent {type(message).__name__}, which has no place here")
-        if self._tries and handler is not _on_notice:
+        if self._tries and type(message) is not frames.Notice:
             self._tries = 0  # this supervisor gets something done
         handler(message)
 
     def _on_leased(self, message: frames.Leased) -> None:
         self._line.blocks.append(range(message.first, message.first + message.count))
+
+    def _on_notice(self, message: frames.Notice) -> None:
+        """A supervisor that is a child has written it on this process's standard error already."""
+        mine = self._launcher.started == self.supervisor
+        log.log(logging.DEBUG if mine else logging.WARNING, "%s", message.text)
 
     def _on_farewell(self, message: frames.Farewell) -> None:
         self.stops = message.stops
@@ -319,10 +324,6 @@ class Pump:
                 os.eventfd_read(self._wake_fd)
         if self._given_up:
             raise _GivenUp
-
-
-def _on_notice(message: frames.Notice) -> None:
-    log.warning("%s", message.text)
 
 
 def _delay(tries: int) -> float:

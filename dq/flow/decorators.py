@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from dq.flow.registry import Function
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself would double the time that importing dq takes
 _warned = False
 
 
-class _Decorated(Generic[P, R]):
+class _Decorated(Generic[P, R_co]):
     """A function with options. Outside a run, calling it just calls the function."""
 
     kind = ""
     __name__: str
     __qualname__: str
 
-    def __init__(self, body: Callable[P, R], name: str = "", executor: str = "", max_crashes: int = 3) -> None:
+    def __init__(self, body: Callable[P, R_co], name: str = "", executor: str = "", max_crashes: int = 3) -> None:
         if not hasattr(body, "__qualname__"):  # what is callable and has none can't be found again by name
             raise TypeError(f"dq.{self.kind} decorates functions; {body!r} is a {type(body).__name__}")
         if max_crashes < 1:
@@ -63,7 +63,7 @@ class _Decorated(Generic[P, R]):
         return type(self), (self.__dq_body__, *options)
 
 
-class Step(_Decorated[P, R]):
+class Step(_Decorated[P, R_co]):
     """A function whose calls inside a run are durable: recorded once, and never repeated once they are.
 
     Made by `dq.step`. Attributes: `name`, `executor` and `max_crashes` as given to the decorator.
@@ -71,7 +71,7 @@ class Step(_Decorated[P, R]):
 
     kind = "step"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Inside a run: asks for the step and returns its result, or raises its exception. Elsewhere: a plain call."""
         run = context.running
         if run is None:
@@ -83,7 +83,7 @@ class Step(_Decorated[P, R]):
     @overload
     def submit(self: Step[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
     @overload
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
         """Asks for the step without waiting; for use inside a workflow.
 
@@ -105,7 +105,7 @@ class Step(_Decorated[P, R]):
     @overload
     def map(self: Step[..., Coroutine[Any, Any, T]], iterable: Iterable[Any], /, *more: Iterable[Any]) -> list[T]: ...
     @overload
-    def map(self, iterable: Iterable[Any], /, *more: Iterable[Any]) -> list[R]: ...
+    def map(self, iterable: Iterable[Any], /, *more: Iterable[Any]) -> list[R_co]: ...
     def map(self, iterable: Iterable[Any], /, *more: Iterable[Any]) -> list[Any]:
         """Runs the step for each item, side by side, and returns the results in the order of the items.
 
@@ -129,7 +129,7 @@ class Step(_Decorated[P, R]):
 
     def options(
         self, *, name: str | None = None, executor: str | None = None, max_crashes: int | None = None
-    ) -> Step[P, R]:
+    ) -> Step[P, R_co]:
         """The same step with some options changed.
 
         Example:
@@ -143,7 +143,7 @@ class Step(_Decorated[P, R]):
         )
 
 
-class Workflow(_Decorated[P, R]):
+class Workflow(_Decorated[P, R_co]):
     """A function that orchestrates steps and can be replayed from its record. Made by `dq.workflow`.
 
     Calling it just runs the function: outside a run its steps are plain calls, inside a run they are steps of that run.
@@ -151,10 +151,10 @@ class Workflow(_Decorated[P, R]):
 
     kind = "workflow"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.__dq_body__(*args, **kwargs)
 
-    def options(self, *, name: str | None = None, max_crashes: int | None = None) -> Workflow[P, R]:
+    def options(self, *, name: str | None = None, max_crashes: int | None = None) -> Workflow[P, R_co]:
         """The same workflow with some options changed."""
         return _derive(
             self,
@@ -165,9 +165,11 @@ class Workflow(_Decorated[P, R]):
 
 
 @overload
-def step(body: Callable[P, R], /) -> Step[P, R]: ...
+def step(body: Callable[P, R_co], /) -> Step[P, R_co]: ...
 @overload
-def step(*, name: str = "", executor: str = "", max_crashes: int = 3) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(
+    *, name: str = "", executor: str = "", max_crashes: int = 3
+) -> Callable[[Callable[P, R_co]], Step[P, R_co]]: ...
 def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a function a step: the unit that is recorded. Use it bare or with options.
 
@@ -188,9 +190,9 @@ def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 @overload
-def workflow(body: Callable[P, R], /) -> Workflow[P, R]: ...
+def workflow(body: Callable[P, R_co], /) -> Workflow[P, R_co]: ...
 @overload
-def workflow(*, name: str = "", max_crashes: int = 3) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
+def workflow(*, name: str = "", max_crashes: int = 3) -> Callable[[Callable[P, R_co]], Workflow[P, R_co]]: ...
 def workflow(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a function a workflow, `def` or `async def`. Use it bare or with options.
 

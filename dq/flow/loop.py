@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import weakref
 from asyncio import events
 from collections import deque
@@ -120,6 +121,9 @@ class FlowLoop(asyncio.BaseEventLoop):
         """Lets go of all tasks without a word: their run is blocked, and will be replayed."""
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
+            body = task.get_coro()
+            if inspect.iscoroutine(body) and inspect.getcoroutinestate(body) == inspect.CORO_CREATED:
+                body.close()  # nothing of it has run, and nothing will
         self._queue.clear()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

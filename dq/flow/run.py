@@ -77,6 +77,9 @@ class Run:
             self._finish(self._execute(body, args, kwargs))
         except BaseException as error:  # noqa: BLE001 -- whatever a workflow raises is its end, and not the host's
             self._end(Finish(self.id, RunState.FAILED, self._host.codec.failure(error)))
+        finally:
+            if self._loop is not None:
+                self._loop.abandon()
 
     def _prepare(self) -> tuple[Callable[..., Any], Args, Kwargs]:
         """The code and its arguments. What fails here is the fault of what is on disk, so the run is not over."""
@@ -110,8 +113,6 @@ class Run:
             return
         self.ended = True
         self._host.end(self, message)
-        if self._loop is not None:
-            self._loop.abandon()
 
     def block(self, reason: str, cause: BaseException | None = None) -> NoReturn:
         """Gives the run up for now, and unwinds its code. Never returns."""

@@ -70,7 +70,7 @@ def raised(error: BaseException) -> BaseException:
     """The exception with a traceback."""
     try:
         raise error
-    except BaseException as caught:  # noqa: BLE001 -- any will do
+    except BaseException as caught:
         return caught
 
 

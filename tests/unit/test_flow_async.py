@@ -172,7 +172,7 @@ async def left_over() -> str:
         finally:
             await double(5)
 
-    asyncio.create_task(endless())
+    asyncio.create_task(endless())  # noqa: RUF006 -- the loop holds its tasks
     await double(1)
     return "done"
 
@@ -265,6 +265,8 @@ async def refused(number: int) -> str:
     return "was allowed"
 
 
+@pytest.mark.filterwarnings("ignore:coroutine 'Run._call_later' was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", range(len(_REFUSED)), ids=[body.__name__ for body in _REFUSED])
 def test_what_can_not_be_replayed_is_refused(crew: scripted.Crew, number: int) -> None:
     crew.start(refused, number)
