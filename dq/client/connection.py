@@ -170,6 +170,7 @@ class Connection:
                 self.waiting += 1
                 try:
                     if self._is_full():
+                        self.wake()
                         self.changed.wait(_STALL)
                 finally:
                     self.waiting -= 1
@@ -240,7 +241,7 @@ class Connection:
         self.asks.append(message)
         if self._pump.ended:
             self._pump.refuse()
-        elif self.asleep:
+        else:
             self.wake()
 
     def wake(self) -> None:

@@ -27,6 +27,8 @@ log = logging.getLogger("dq")
 
 CHUNK = 512  # rows in one frame
 CHUNK_BYTES = 1 << 20
+FEW_ROWS = 128  # rows that wait for company while
+MANY_FRAMES = 2  # as many frames are on their way
 UNACKED_MAX = 8 << 20  # bytes that are not known to be on disk
 OPEN_MAX = 1 << 19  # steps without a result
 GREET_WAIT = 30.0  # seconds for the answer to Hello
@@ -116,10 +118,11 @@ class Pump:
             if line.leaves and not (line.rows or line.asks) and self.accounts.is_empty():
                 self._say_bye(wire, frames.Bye(now=False))
             wire.push()
-            line.asleep = True
+            holds = self._holds()
+            line.asleep = not holds  # then only who is held at the gate wakes this thread
             if self._given_up:
                 raise _GivenUp
-            if not (line.rows or line.asks or self.ended):  # what comes later finds the flag up
+            if not ((line.rows and not holds) or line.asks or self.ended):  # what comes later finds the flag up
                 wire.sleep(None)
                 self._inbox.extend(wire.read())
             line.asleep = False
@@ -196,6 +199,8 @@ class Pump:
         """Sends what users' threads have put down: rows first, since a question may be about them."""
         line = self._line
         asks = [line.asks.popleft() for _ in range(len(line.asks))]
+        if self._holds() and not asks:
+            return
         while line.rows:
             self._submit(wire, min(len(line.rows), CHUNK))
         for asked in asks:
@@ -206,6 +211,10 @@ class Pump:
                 self._say_bye(wire, asked)
             else:
                 wire.send(asked)
+
+    def _holds(self) -> bool:
+        """Whether a few rows wait: the next acknowledgement is near, and until then there may be more for one frame."""
+        return len(self.accounts.outbox) >= MANY_FRAMES and len(self._line.rows) < FEW_ROWS and not self._line.heavy
 
     def _submit(self, wire: Wire, count: int) -> None:
         line, books = self._line, self.accounts

@@ -293,6 +293,12 @@ class Supervisor:
         self._stop_at = min(self._stop_at or float("inf"), time.monotonic() + limit)
         self.timers.at(self._stop_at, lambda: None)
         if first:
+            running = sum(member.outstanding > 0 for member in self.staff.members)
+            if running and limit:
+                self.notice(
+                    f"stopping ({why}): {running} workers may finish their steps, within {limit:g} s. "
+                    "A second signal hands the steps back at once; they run again at the next start."
+                )
             for member in self.staff.members:
                 if member.ready and member.outstanding:
                     member.control.send(frames.Revoke())

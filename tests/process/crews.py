@@ -21,7 +21,8 @@ def supervisor(db: Path, *words: str) -> subprocess.Popen[bytes]:
     """Starts `python -m dq.crew` and returns when it listens."""
     ours, theirs = os.pipe()
     command = [sys.executable, "-P", "-m", "dq.crew", "--db", str(db), "--ready-fd", str(theirs), *words]
-    process = subprocess.Popen(command, pass_fds=[theirs], start_new_session=True, stderr=subprocess.DEVNULL)
+    with open(f"{db}.err", "ab") as errors:
+        process = subprocess.Popen(command, pass_fds=[theirs], start_new_session=True, stderr=errors)
     os.close(theirs)
     with open(ours) as pipe:
         told = json.loads(pipe.readline())
@@ -49,11 +50,8 @@ def rows(db: str | Path, statement: str) -> list[tuple[Any, ...]]:
 
 def members(db: Path) -> list[int]:
     """Every process but this one that has the crew or lock file of the database open."""
-    found: list[int] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid() and _holds(name, db):
-            found.append(int(name))
-    return found
+    pids = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    return [int(pid) for pid in pids if _holds(pid, db)]
 
 
 def _holds(pid: str, db: Path) -> bool:
@@ -62,6 +60,11 @@ def _holds(pid: str, db: Path) -> bool:
     except OSError:
         return False
     return any(link in (f"{db}.crew", f"{db}.lock") for link in links)
+
+
+def said(db: Path, text: str) -> bool:
+    """Whether supervisors of the file have said so on their standard error stream."""
+    return text in Path(f"{db}.err").read_text()
 
 
 def dial(db: Path) -> socket.socket:

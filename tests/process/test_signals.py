@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.process import flows
-from tests.process.crews import members, rows, serving
+from tests.process.crews import members, rows, said, serving
 from tests.waiting import wait_until
 
 _SUBMIT = """
@@ -39,6 +39,7 @@ def test_the_first_signal_lets_running_steps_finish(tmp_path: Path, number: int)
     with serving(tmp_path / "f.db", "--workers", "1", "--grace", "60") as process:
         submit(tmp_path, "first", "second")
         process.send_signal(number)
+        wait_until(lambda: said(tmp_path / "f.db", "may finish their steps"))
         (tmp_path / "open-second").touch()
         (tmp_path / "open-first").touch()
         assert process.wait(20) == 0
@@ -53,7 +54,7 @@ def test_the_second_signal_hands_back_at_once(tmp_path: Path) -> None:
     with serving(tmp_path / "f.db", "--workers", "1", "--grace", "60") as process:
         submit(tmp_path, "first")
         process.send_signal(signal.SIGTERM)
-        wait_until(lambda: rows(tmp_path / "f.db", "SELECT count(*) FROM dq_claim") == [(1,)])
+        wait_until(lambda: said(tmp_path / "f.db", "A second signal hands the steps back"))
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 4
     assert members(tmp_path / "f.db") == []
