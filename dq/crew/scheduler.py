@@ -330,6 +330,7 @@ class Scheduler:
         member.busy_since = since
         member.revoked = bool(member.outstanding)
         self.ahead.discard(member)
+        self._committer.tidy()
         self.requeue(reversed(back))
 
     def timeout(self) -> float | None:
@@ -341,6 +342,7 @@ class Scheduler:
         """Closes all claims of a dead member; their rows have been dealt with."""
         for claim in member.claims.values():
             self._committer.group.closed_claims.append((claim.epoch,))
+        self._committer.tidy()  # their steps wait again, and the file should say so
         member.claims.clear()
         self.claimed -= member.outstanding
         member.outstanding = member.load = 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dq.crew.scheduler import Scheduler
 START_MAX = 20.0  # seconds that a new member may take until it is ready
 SPAWN_MAX = 120.0  # the same where it imports everything itself
+TURN = 1.0  # seconds that a member may stay while another lane has none
 GIVE_UP = 5  # members of a lane that died before they joined, in a row, until people are told
 
 
@@ -134,29 +135,38 @@ class Staff:
         for member in lane.members:
             if member.nursery is not lane.nursery and not member.stopping and not member.outstanding:
                 self.dismiss(member)
-        wanted = lane.pool.size if lane.pending else len(lane.members)
+        wanted = self._wanted(lane)
         if len(lane.members) >= wanted or now < lane.retry_at or not self._prepare(lane.nursery, now):
             return
-        while len(lane.members) < wanted and (lane.pool.count < lane.pool.size or self._make_room(lane)):
-            if lane.pool.count >= lane.pool.size:
-                return  # room is being made
+        while len(lane.members) < wanted and lane.pool.count < lane.pool.size:
             self._hire(WORKER, lane, lane.nursery, lane.pool.spec, now)
+        if len(lane.members) < wanted:
+            self._make_room(lane, now)
 
-    def _make_room(self, lane: Lane) -> bool:
-        """Asks an idle member of another lane to leave, if this one has none or that one has no work."""
-        for other in lane.pool.lanes:
-            if other is lane or (lane.members and other.pending):
-                continue
-            for member in other.members:
-                if member.ready and not member.stopping and not member.outstanding:
-                    self.dismiss(member)
-                    return True
-        if not lane.members:
-            for other in lane.pool.lanes:
-                if other is not lane and len(other.members) > 1 and not any(m.stopping for m in other.members):
-                    self.dismiss(other.members[-1])
-                    break
-        return False
+    @staticmethod
+    def _wanted(lane: Lane) -> int:
+        """How many members a lane may have: all of the pool, or its share where other lanes have work too."""
+        if not lane.pending:
+            return len(lane.members)
+        busy = sum(other.pending > 0 or any(m.outstanding for m in other.members) for other in lane.pool.lanes)
+        return lane.pool.size if busy <= 1 else max(1, lane.pool.size // busy)
+
+    def _make_room(self, lane: Lane, now: float) -> None:
+        """The pool is full, and a lane with work has less than its share: asks one member of another lane to leave.
+
+        First one of a lane without work, then one of a lane with more than its share. Where there are more lanes with
+        work than members, they take turns.
+        """
+        others = [other for other in lane.pool.lanes if other is not lane and other.members]
+        if any(member.stopping for other in others for member in other.members):
+            return  # room is being made
+        idle = [m for other in others if not other.pending for m in other.members if m.ready and not m.outstanding]
+        rich = [m for other in others if len(other.members) > self._wanted(other) for m in other.members]
+        old = [] if lane.members else [m for o in others for m in o.members if now - m.born_at > TURN]
+        for candidates in (idle, rich, old):
+            if candidates:
+                self.dismiss(min(candidates, key=lambda member: (member.outstanding, member.born_at)))
+                return
 
     def _host(self, context_id: int, now: float) -> None:
         nursery = self.nursery(context_id)

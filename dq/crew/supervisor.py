@@ -294,7 +294,7 @@ class Supervisor:
         self.timers.at(self._stop_at, lambda: None)
         if first:
             running = sum(member.outstanding > 0 for member in self.staff.members)
-            if running and limit:
+            if running and limit and self._signals:
                 self.notice(
                     f"stopping ({why}): {running} workers may finish their steps, within {limit:g} s. "
                     "A second signal hands the steps back at once; they run again at the next start."
