@@ -158,7 +158,7 @@ class Connection:
         """
         self._check()
         if self.closed:
-            raise RuntimeError("cannot submit: the engine is closed")
+            raise RuntimeError("cannot schedule new futures after shutdown: the engine is closed")
         if threading.current_thread() is self._thread:
             return
         turn = -1
@@ -197,9 +197,10 @@ class Connection:
 
     def withdraw(self, ids: list[int]) -> None:
         """Cancels steps whose results nobody wants any more, without waiting for the answer."""
-        if ids and not self._pump.ended:
+        if ids:
             ticket = next(self._tickets)
-            self._post(Ask(Cancel(ticket, ids), ticket))
+            with contextlib.suppress(RuntimeError, DqError):  # nobody is there who could run them now
+                self._post(Ask(Cancel(ticket, ids), ticket))
 
     def ask(self, make: Callable[[int], Message], timeout: float | None = None) -> Any:
         """Sends a message with a ticket and returns the answer.
@@ -284,8 +285,7 @@ class Connection:
     def wait_idle(self) -> None:
         """Returns when every step has its result, or there will be none."""
         self.check_process()
-        if threading.current_thread() is self._thread:
-            raise RuntimeError("a callback can't wait for all futures: it runs in the thread that ends them")
+        self.check_thread()
         with self.changed:
             self.waiting += 1
             try:
@@ -309,6 +309,7 @@ class Connection:
         """
         if not self.is_mine:
             return
+        self.check_thread()
         with self._closing:
             self.closed = self.gate = True
             try:
@@ -342,6 +343,11 @@ class Connection:
         """Raises RuntimeError in a process that was forked from the one that has the connection."""
         if not self.is_mine:
             _refuse_fork(self._pid)
+
+    def check_thread(self) -> None:
+        """Raises RuntimeError in a callback, which runs in the thread that would be waited for."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a callback can't wait for the end of all futures: it runs in the thread that ends them")
 
     def abandon(self) -> None:
         """In a forked process: lets go of what belongs to the parent. Locks may be held by threads that are not here."""

@@ -106,8 +106,13 @@ class Executor(concurrent.futures.Executor):
         Args:
             wait: Whether to wait for all results; if not, they still come as long as the program runs.
             cancel_futures: Whether to cancel the calls that no worker has.
+
+        Raises:
+            RuntimeError: A callback can't wait, since it runs in the thread that ends futures.
         """
         line = self._line
+        if wait:
+            line.check_thread()
         line.refuse_work()
         if cancel_futures:
             line.cancel_all()

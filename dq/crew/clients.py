@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dq.crew.claims import Batch, Row
 from dq.crew.peer import Peer
 from dq.executor import frames
+from dq.executor.frames import BadFrame
 from dq.model.states import CANCELLED, STATUS, RunState
 
 if TYPE_CHECKING:
@@ -28,7 +29,26 @@ class Client:
         self.peer = peer
         self.context = context
         self.functions: dict[int, Function] = {}
+        self._leases: dict[int, int] = {}  # end -> the lowest id of the lease that was not submitted yet
         self.batches: set[Batch] = set()
+
+    def lease(self, first: int, count: int) -> None:
+        """A block of ids is this connection's."""
+        self._leases[first + count] = first
+
+    def owns_fresh(self, rows: list[tuple[int, int, bytes]]) -> bool:
+        """Whether ids are consecutive, of a lease of this connection, and above all that were submitted from it.
+
+        Others may be known to the file: of a lease that an earlier supervisor gave, or out of order.
+        """
+        first, last = rows[0][0], rows[-1][0]
+        for end, lowest in self._leases.items():
+            if lowest <= first and last < end:
+                if [row[0] for row in rows] != list(range(first, last + 1)):
+                    return False
+                self._leases[end] = last + 1
+                return True
+        return False
 
 
 class Clients:
@@ -72,7 +92,7 @@ class Clients:
                 self._sup.staff.renew(context, hello.context)
         client = self.all[peer.fd] = Client(peer, context)
         self.seen += 1
-        first, count = self._ledger.lease()
+        first, count = self._lease_to(client)
         self.answer(client, frames.Welcome(self._ledger.boot_epoch, self._sup.pid, first, count))
         return client
 
@@ -88,11 +108,19 @@ class Clients:
         client.functions[message.number] = self._ledger.function(message, client.context)
 
     def _lease(self, client: Client, _message: frames.Lease) -> None:
-        self.answer(client, frames.Leased(*self._ledger.lease()))
+        self.answer(client, frames.Leased(*self._lease_to(client)))
+
+    def _lease_to(self, client: Client) -> tuple[int, int]:
+        first, count = self._ledger.lease()
+        client.lease(first, count)
+        return first, count
 
     def _submit(self, client: Client, message: frames.Submit) -> None:
-        if message.rows:
-            self._accept(client, message.rows)
+        rows = message.rows
+        if rows and client.owns_fresh(rows):
+            self._accept(client, rows)
+        elif rows:
+            self._accept_unknown(client, rows)
         self.answer(client, frames.Acked(1), eager=False)
 
     def _accept(self, client: Client, submitted: list[tuple[int, int, bytes]]) -> None:
@@ -136,14 +164,23 @@ class Clients:
             self._scheduler.enqueue(lane, client.peer.fd, rows, batch)
 
     def _resubmit(self, client: Client, message: frames.Resubmit) -> None:
-        """Rows that an earlier supervisor may have written already: only the unknown ones are new."""
-        known = set(self._store.known_steps([row[0] for row in message.rows]))
-        fresh = [row for row in message.rows if row[0] not in known]
+        if message.rows:
+            self._accept_unknown(client, message.rows)
+        self.answer(client, frames.Acked(1), eager=False)
+
+    def _accept_unknown(self, client: Client, submitted: list[tuple[int, int, bytes]]) -> None:
+        """Rows that the file may have already: only those that it has not are new. One id twice is one step."""
+        rows = list({row[0]: row for row in submitted}.values())
+        if max(rows)[0] >= self._ledger.next_id or min(rows)[0] < 1:
+            raise BadFrame("an id that was never given out")
+        if self._committer.dirty:
+            self._committer.commit()
+        known = self._store.known_steps([row[0] for row in rows])
+        fresh = [row for row in rows if row[0] not in known]
         if fresh:
             self._accept(client, fresh)
         if known:
             self._take_over(client, known)
-        self.answer(client, frames.Acked(1), eager=False)
 
     def _adopt(self, client: Client, message: frames.Adopt) -> None:
         self._take_over(client, set(message.steps))
@@ -174,6 +211,8 @@ class Clients:
             id, fingerprint = recorded.id, recorded.fingerprint
             name = self._ledger.functions[recorded.function].name
         else:
+            if message.id in self._ledger.runs or self._store.run_by_id(message.id) is not None:
+                raise BadFrame("a run's id that is taken")
             self._ledger.start(message.id, message.name, function, message.args, message.fingerprint)
             self.answer(client, frames.Started(message.ticket, message.id, True))
             return

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from dq.crew.supervisor import Supervisor
 
 
+STRANGER_MAX = 1 << 20  # bytes of a frame from somebody who has not introduced himself
+
+
 class Door:
     """Accepts connections of the supervisor's own user, and lets in whoever speaks its version of the protocol."""
 
@@ -37,7 +40,7 @@ class Door:
             if not same_user(sock):
                 sock.close()
                 continue
-            peer = Peer(sock, self._sup.poller)
+            peer = Peer(sock, self._sup.poller, STRANGER_MAX)
             self._strangers.add(peer)
             self._sup.poller.handle(peer.fd, partial(self._on_client, peer))
 
@@ -65,6 +68,7 @@ class Door:
             peer.closed = True
             return
         self._strangers.discard(peer)
+        peer.limit = frames.FRAME_MAX
         self._clients.welcome(peer, message)
 
     def _client_gone(self, peer: Peer) -> None:

@@ -25,13 +25,14 @@ _view = memoryview(_buffer)
 class Peer:
     """A framed, non-blocking socket registered with the supervisor's poller."""
 
-    __slots__ = ("_inbox", "_outbox", "_poller", "closed", "fd", "mask", "out_bytes", "sock")
+    __slots__ = ("_inbox", "_outbox", "_poller", "closed", "fd", "limit", "mask", "out_bytes", "sock")
 
-    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+    def __init__(self, sock: socket.socket, poller: Poller, limit: int = FRAME_MAX) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
         self.closed = False
+        self.limit = limit  # bytes that a frame may have
         self.out_bytes = 0
         self.mask = select.EPOLLIN
         self._poller = poller
@@ -55,10 +56,10 @@ class Peer:
             inbox += _view[:count]
             if len(inbox) < 4 or len(inbox) < 4 + HEAD.unpack_from(inbox)[0]:
                 return []
-            messages, used = _split(inbox, len(inbox))
+            messages, used = _split(inbox, len(inbox), self.limit)
             del inbox[:used]
             return messages
-        messages, used = _split(_buffer, count)
+        messages, used = _split(_buffer, count, self.limit)
         if used < count:
             inbox += _view[used:count]
         return messages
@@ -134,14 +135,14 @@ class Peer:
             self.closed = True
 
 
-def _split(buffer: bytearray, end: int) -> tuple[list[Any], int]:
+def _split(buffer: bytearray, end: int, limit: int) -> tuple[list[Any], int]:
     """The whole frames in the first `end` bytes of a buffer, and how many bytes they take."""
     messages: list[Any] = []
     at = 0
     with memoryview(buffer) as view:
         while end - at >= 4:
             length = HEAD.unpack_from(buffer, at)[0]
-            if length > FRAME_MAX:
+            if length > limit:
                 raise BadFrame(f"a frame of {length} bytes")
             if end - at - 4 < length:
                 break

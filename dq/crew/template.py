@@ -77,6 +77,8 @@ def main() -> NoReturn:
     orders = Orders(sock)
     try:
         hello = orders.next()
+        for own in ("dq.executor.member", "dq.executor.berth", "dq.flow.host"):
+            importlib.import_module(own)  # while the path is still dq's own
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.context is None:
             os._exit(2)
         with contextlib.suppress(BrokenPipeError):
@@ -147,10 +149,7 @@ def _preload_all(modules: list[str], orders: Orders) -> None:
 def _preload(order: Fork) -> None:
     """Imports what the member needs, once for all that are forked. What fails here fails there again, and is told."""
     with contextlib.suppress(Exception):
-        if order.kind == "host":
-            importlib.import_module("dq.flow.host")
-        else:
-            importlib.import_module("dq.executor.member")
+        if order.kind != "host":
             discovery.load(discovery.parse(order.executor).name)
 
 

@@ -39,7 +39,7 @@ def test_sources_are_listed_in_order_without_installed_packages(folder: str) -> 
 
 
 def test_a_file_is_measured(folder: str) -> None:
-    facts = measure.measure(folder, "a/good.py", 0)
+    facts = measure.measure(folder, "a/good.py")
     assert (facts["lines"], facts["comments"], facts["functions"], facts["classes"]) == (7, 1, 1, 1)
     assert facts["imports"] == ["ast", "os", "sys"]
     assert facts["bytes"] == len(GOOD.encode())
@@ -48,11 +48,11 @@ def test_a_file_is_measured(folder: str) -> None:
 
 @pytest.mark.parametrize("path", ["wrong.py", "torn.py", "latin.py", "nul.py", "bytes.py", "deeper.py", "gone.py"])
 def test_a_file_that_can_not_be_read_or_parsed_is_data(folder: str, path: str) -> None:
-    assert measure.measure(folder, path, 0)["error"]
+    assert measure.measure(folder, path)["error"]
 
 
 def test_merging_in_two_stages_is_merging_at_once(folder: str) -> None:
-    facts = [measure.measure(folder, path, 0) for path in measure.list_sources(folder)] * 20
+    facts = [measure.measure(folder, path) for path in measure.list_sources(folder)] * 20
     total = measure.survey_all(facts)
     assert total["files"] == len(facts) == sum(row[0] for row in total["packages"].values())
     assert total["imports"] == {"ast": 20, "os": 20, "sys": 20}
@@ -62,14 +62,14 @@ def test_merging_in_two_stages_is_merging_at_once(folder: str) -> None:
 
 
 def test_the_plain_process_comes_to_the_same_without_dq(folder: str) -> None:
-    command = [sys.executable, "-I", plain.__file__, folder, "0", "2"]
+    command = [sys.executable, "-I", plain.__file__, folder, "2"]
     told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    here = measure.survey_all(measure.measure(folder, path, 0) for path in measure.list_sources(folder))
+    here = measure.survey_all(measure.measure(folder, path) for path in measure.list_sources(folder))
     assert told == {"survey": json.loads(json.dumps(here)), "digest": measure.digest(here), "dq": False}
 
 
 def test_the_report_is_written_as_json_and_markdown(folder: str, tmp_path: Path) -> None:
-    here = measure.survey_all(measure.measure(folder, path, 0) for path in measure.list_sources(folder))
+    here = measure.survey_all(measure.measure(folder, path) for path in measure.list_sources(folder))
     stem = str(tmp_path / "report")
     before = set(os.listdir(tmp_path))
     paths = report.write(here, folder, stem)

@@ -17,6 +17,7 @@ import click
 from dq.cli import exits
 from dq.cli.demo import plan
 from dq.cli.options import json_option, optional_db_option, workers_option
+from dq.errors import DqError
 
 if TYPE_CHECKING:
     from dq.cli.demo.stage import Outcome, Play
@@ -64,12 +65,13 @@ def command(
     strikes = _draw(0 if no_chaos else kills, len(files), seed)
     place = "" if db else tempfile.mkdtemp(prefix="dq-demo-")
     play = Play(folder, files, db or os.path.join(place, "demo.db"), workers or os.cpu_count() or 1, strikes, seed)
-    kept = True
+    kept = bool(db or keep)
     try:
         outcome = _perform(play, as_json=as_json)
-        kept = bool(db or keep or outcome.faults)
-    except KeyboardInterrupt:
-        kept = bool(db or keep)
+        kept = bool(kept or outcome.faults)
+    except DqError:
+        kept = True
+        print(f"dq: what there is to see of it is kept beside {play.db}", file=sys.stderr)
         raise
     finally:
         if not kept:

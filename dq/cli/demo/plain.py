@@ -1,6 +1,6 @@
 """The plain computation that the demo's result is held against: no dq, the standard library's process pool.
 
-    python plain.py FOLDER LEVEL WORKERS
+    python plain.py FOLDER WORKERS
 
 It prints one JSON object: the survey, its digest, and whether any of dq was imported.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -29,11 +30,12 @@ def load_measure() -> ModuleType:
 
 
 def main() -> int:
-    folder, level, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    folder, workers = sys.argv[1], int(sys.argv[2])
     measure = load_measure()
     paths = measure.list_sources(folder)
-    with ProcessPoolExecutor(workers) as pool:
-        work = functools.partial(measure.measure, folder, level=level)
+    # Forked, the pool has the module that was loaded by its path.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        work = functools.partial(measure.measure, folder)
         survey = measure.survey_all(pool.map(work, paths, chunksize=8))
     told = {"survey": survey, "digest": measure.digest(survey), "dq": "dq" in sys.modules}
     json.dump(told, sys.stdout)

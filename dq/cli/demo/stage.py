@@ -14,17 +14,20 @@ from typing import Any
 
 from dq.cli.demo.bodylog import Tail, told
 from dq.cli.demo.chaos import Chaos, Kill
-from dq.cli.demo.measure import CHUNK, digest
+from dq.cli.demo.measure import CHUNK, Survey, digest
 from dq.cli.demo.plan import KINDS, Strike
 from dq.cli.progress import Meter
 from dq.client.engine import Engine
+from dq.client.run import Run
 from dq.errors import DqError
 
 _HERE = Path(__file__).parent
 _REFRESH = 0.1  # seconds between two looks at the progress
 _STALL = 120.0  # seconds without any body coming to its end after which the demo gives up
-_LARGE = 5_000_000  # bytes of source from which on the quicker preset of lzma is used
-_QUICK, _THOROUGH = 3, 6
+_CENSUS = 0.5  # seconds between two questions who is at work
+_ENOUGH = 2_000_000  # bytes of source that are some seconds of work
+_A_KILL = 500_000  # more bytes of source for each kill, so that all of them find somebody at work
+_PASSES = 2000  # the most, for files that are all but empty
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,14 @@ class Play:
         return os.path.join(os.path.dirname(self.db), self.run)
 
     @property
-    def level(self) -> int:
-        """The preset of lzma, so that a small folder is some work too."""
+    def passes(self) -> int:
+        """How many times each file is measured: more than once where the folder is too small to be some work."""
         size = 0
         for path in self.files:
             with contextlib.suppress(OSError):
                 size += os.path.getsize(os.path.join(self.folder, path))
-        return _QUICK if size > _LARGE else _THOROUGH
+        wanted = _ENOUGH + _A_KILL * len(self.plan)
+        return max(1, min(_PASSES, wanted // max(1, size)))
 
     @property
     def steps(self) -> int:
@@ -91,7 +95,7 @@ def perform(play: Play, meter: Meter) -> Outcome:
     meter.say("the engine has stopped; judging the file against the log ...")
     verdict = _script("judge.py", play.db, play.run, play.log)
     meter.say("computing the same without dq ...")
-    plain = _script("plain.py", play.folder, str(play.level), str(play.workers))
+    plain = _script("plain.py", play.folder, str(play.workers))
     identical = plain["digest"] == digest(survey) == verdict["digest"] and not plain["dq"]
     outcome = Outcome(
         files=len(play.files),
@@ -128,15 +132,15 @@ def find_faults(outcome: Outcome, plan: list[Strike]) -> list[str]:
     return faults
 
 
-def _act(play: Play, meter: Meter) -> tuple[Any, list[str]]:
+def _act(play: Play, meter: Meter) -> tuple[Survey, list[str]]:
     """The run and the killer side by side. Returns the run's result, and what went wrong with the killer."""
     from dq.cli.demo.flow import survey
 
     with Engine(play.db, workers=play.workers) as engine:
-        run = engine.start(survey, play.folder, play.level, play.stem, play.log, id=play.run)
+        run = engine.start(survey, play.folder, play.passes, play.stem, play.log, id=play.run)
 
         def census() -> list[tuple[str, int]]:
-            return [(row[0], row[1]) for row in engine.census().rows]
+            return [(member.kind, member.pid) for member in engine.census().rows]
 
         def show(kill: Kill) -> None:
             place = ", in the middle of a body" if kill.in_body else ""
@@ -145,28 +149,30 @@ def _act(play: Play, meter: Meter) -> tuple[Any, list[str]]:
         chaos = Chaos(census, play.log, play.plan, steps=len(play.files), seed=play.seed, on_kill=show)
         chaos.start()
         try:
-            result = _watch(run, play, meter, chaos)
+            result = _watch(engine, run, play, meter, chaos)
         finally:
             chaos.end()
     fault = [f"the killer failed: {type(chaos.fault).__name__}: {chaos.fault}"] if chaos.fault else []
     return told(play.log, "run", result), fault
 
 
-def _watch(run: Any, play: Play, meter: Meter, chaos: Chaos) -> Any:
+def _watch(engine: Engine, run: Run[Survey], play: Play, meter: Meter, chaos: Chaos) -> Survey:
     """Shows the progress until the run ends; returns its result."""
     tail = Tail(play.log)
-    moved = time.monotonic()
-    before = -1
+    moved = asked = time.monotonic()
+    before, workers = -1, play.workers
     while True:
         with contextlib.suppress(TimeoutError):
             result = run.result(timeout=_REFRESH)
             meter.update(play.steps, play.steps, f"{len(chaos.kills)} kills")
             return result
-        done = len(tail.read().done)
-        meter.update(done, play.steps, f"{play.workers} workers, {len(chaos.kills)} of {len(play.plan)} kills")
+        now, done = time.monotonic(), len(tail.read().done)
+        if now - asked > _CENSUS:
+            asked, workers = now, sum(member.kind == "worker" for member in engine.census().rows)
+        meter.update(done, play.steps, f"{workers} workers, {len(chaos.kills)} of {len(play.plan)} kills")
         if done != before:
-            before, moved = done, time.monotonic()
-        elif time.monotonic() - moved > _STALL:
+            before, moved = done, now
+        elif now - moved > _STALL:
             raise DqError(f"nothing has moved for {_STALL:.0f} s; see {play.log} and `dq show {play.run}`")
 
 

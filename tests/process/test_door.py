@@ -1,0 +1,109 @@
+"""What comes in at the supervisor's door: garbage ends its own connection, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dq
+from dq.executor.codec import Codec
+from dq.executor.frames import (
+    VERSION,
+    BadFrame,
+    Context,
+    Define,
+    Flush,
+    Hello,
+    Refused,
+    Results,
+    Submit,
+    Welcome,
+    encode,
+)
+from dq.executor.link import Closed, Link
+from tests.process.crews import dial, rows
+from tests.waiting import wait_until
+
+CONTEXT = Context(sys.executable, "", "/", tuple(sys.path), "")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[dq.Engine]:
+    with dq.Engine(tmp_path / "f.db", workers=1) as engine:
+        yield engine
+        assert engine.submit(abs, -3).result(20) == 3, "the engine still works"
+
+
+def ends(link: Link) -> list[object]:
+    """What the supervisor says before it closes the connection."""
+    said: list[object] = []
+    while True:
+        try:
+            said += link.receive()
+        except Closed:
+            return said
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        struct.pack("<I", 0xFFFFFFFF) + b"x" * 100,
+        struct.pack("<I", 4) + b"\xc1\xc1\xc1\xc1",
+        encode(Flush(1)),
+        encode(Hello(VERSION + 1, 1, b"n" * 16, None)),
+        encode(Results(1, [(1, 0, b"", 0, 0)])),
+    ],
+    ids=["http", "length", "bytes", "no-hello", "version", "a-workers-word"],
+)
+def test_garbage(engine: dq.Engine, garbage: bytes) -> None:
+    with dial(Path(engine.path)) as sock:
+        sock.sendall(garbage)
+        said = ends(Link(sock))
+    assert all(isinstance(message, Refused) for message in said)
+
+
+def test_half_a_frame(engine: dq.Engine) -> None:
+    with dial(Path(engine.path)) as sock:
+        sock.sendall(encode(Hello(VERSION, os.getpid(), b"n" * 16, CONTEXT))[:-3])
+
+
+def test_a_client_that_speaks_out_of_turn(engine: dq.Engine) -> None:
+    """A function that was never introduced, and a result, which is not a client's to say."""
+    for word in (Submit([(1, 99, b"")]), Results(1, [(1, 0, b"", 0, 0)])):
+        with dial(Path(engine.path)) as sock:
+            link = Link(sock)
+            link.send(Hello(VERSION, os.getpid(), b"n" * 16, CONTEXT))
+            [welcome] = link.receive()
+            assert isinstance(welcome, Welcome)
+            link.send(word)
+            assert any(isinstance(message, Refused) for message in ends(link))
+
+
+def test_ids_that_are_not_the_clients_own(engine: dq.Engine) -> None:
+    """An id is one step, whoever says it, and however often; one that was never given out is refused."""
+    assert engine.submit(abs, -7).result(20) == 7
+    with dial(Path(engine.path)) as sock:
+        link = Link(sock)
+        link.send(Hello(VERSION, os.getpid(), b"n" * 16, CONTEXT))
+        [welcome] = link.receive()
+        assert isinstance(welcome, Welcome)
+        args = Codec(None).dumps(((-5,), {}), "a")
+        link.send(Define(1, "builtins:abs", "step", b"d" * 16, b"", "", 3))
+        link.send(Submit([(1, 1, args), (welcome.first, 1, args), (welcome.first, 1, args)]))
+        link.send(Submit([(welcome.first, 1, args)]))
+        link.send(Submit([(1 << 50, 1, args)]))
+        assert any(isinstance(message, Refused) for message in ends(link))
+    wait_until(lambda: rows(engine.path, "SELECT count(*), sum(state = 'completed') FROM dq_steps") == [(2, 2)])
+
+
+def test_a_frame_is_refused_by_its_reader() -> None:
+    from dq.executor.frames import decode
+
+    with pytest.raises(BadFrame):
+        decode(b"\x93\x0a")
