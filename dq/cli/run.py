@@ -18,6 +18,7 @@ from dq.cli.options import (
     parse_executors,
     workers_option,
 )
+from dq.errors import RunBlocked, StoreError
 
 if TYPE_CHECKING:
     from dq.cli.progress import Meter
@@ -71,18 +72,20 @@ def _follow(run: Run[Any], meter: Meter) -> tuple[Any, Exception | None]:
     """Shows the progress until the run ends. Returns its result, and its exception if it has one."""
     while True:
         try:
-            return run.result(timeout=_REFRESH), None
+            result = run.result(timeout=_REFRESH)
         except TimeoutError as error:
             if run.done():
                 return None, error  # the workflow's own
+            meter.update(*run.progress())
         except Exception as error:  # noqa: BLE001 -- a workflow may raise anything, and here it is data
             return None, error
-        done, steps = run.progress()
-        meter.update(done, steps)
+        else:
+            meter.update(*run.progress())
+            return result, None
 
 
 def _tell(id: str, result: Any, error: Exception | None, *, as_json: bool) -> int:
-    code = exits.OK if error is None else exits.advise(error).code
+    code = _code(error)
     if as_json:
         failure = {"type": type(error).__name__, "text": str(error)} if error else None
         print(json.dumps({"id": id, "ok": error is None, "result": result, "error": failure}, default=repr))
@@ -93,11 +96,20 @@ def _tell(id: str, result: Any, error: Exception | None, *, as_json: bool) -> in
     return code
 
 
+def _code(error: Exception | None) -> int:
+    if error is None:
+        return exits.OK
+    return exits.advise(error).code if isinstance(error, (RunBlocked, StoreError)) else exits.FAILED
+
+
 def _print_failure(error: Exception) -> None:
-    """The exception with its traceback in the worker, and without the frames of this command."""
+    """The exception as it was where it was raised, without the frames of this command."""
     import traceback
 
-    print("".join(traceback.format_exception(error.with_traceback(None))).rstrip(), file=sys.stderr)
+    from dq.executor.failures import RemoteTraceback
+
+    there = error.__cause__.text if isinstance(error.__cause__, RemoteTraceback) else ""
+    print(there.rstrip() or "".join(traceback.format_exception_only(error)).rstrip(), file=sys.stderr)
 
 
 def _say_how_to_go_on(target: str, arguments: tuple[str, ...], db: str, id: str) -> None:

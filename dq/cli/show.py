@@ -46,7 +46,7 @@ def _show_run(reader: Reader, run: RunLine, limit: int, *, as_json: bool) -> Non
     steps = _steps(reader, run, limit)
     error = _failure(reader, run)
     if as_json:
-        shown = {**ls.as_dict(run), "error": error, "list": [_step_dict(step) for step in steps]}
+        shown = {**ls.as_dict(run), "error": error, "step_list": [_step_dict(step) for step in steps]}
         print(json.dumps(shown, indent=1))
         return
     print(f"run        {run.name}\nworkflow   {run.workflow}\nstate      {run.state}")
@@ -61,7 +61,7 @@ def _show_run(reader: Reader, run: RunLine, limit: int, *, as_json: bool) -> Non
     if run.steps > len(steps):
         print(f"... and {run.steps - len(steps)} more; --limit 0 shows all")
     if error:
-        print(f"\n{error['traceback'] or ''}{error['type']}: {error['text']}")
+        print("\n" + (error["traceback"].rstrip() or f"{error['type']}: {error['text']}"))
 
 
 def _steps(reader: Reader, run: RunLine, limit: int) -> list[StepLine]:

@@ -21,6 +21,7 @@ from dq.crew.supervisor import Options, Supervisor
 from dq.executor import discovery
 from dq.executor.slots import SlotReader, open_slots
 from dq.model.clock import SystemClock
+from dq.store import faults, place
 from dq.store.store import Store
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -73,16 +74,22 @@ def main(arguments: list[str] | None = None) -> int:
 def prepare(options: Options) -> tuple[Supervisor, socket.socket]:
     """Takes the file over and puts it right. The order of the steps is what recovery rests on."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    folder = os.path.dirname(options.db)
-    if not os.path.isdir(folder):
-        raise errors.NoSuchFolder(f"{options.db}: there is no folder {folder}. Make it: `mkdir -p {folder}`.")
+    # Before the lock: where there can't be a database, no lock file shall be left either.
+    place.check_folder(options.db)
+    place.check_file(options.db)
     specs = _specs(options)
     sizes = {name: _sizes(spec) for name, spec in specs.items()}
-    ownership = Ownership(options.db)
     try:
-        ownership.take(os.getpid())
+        return _take_over(options, specs, sizes)
     except OSError as error:
-        raise errors.ReadOnlyFile(f"{options.db}: its lock file can't be opened for writing ({error}).") from error
+        raise faults.explain_os(error, str(error.filename or options.db)) from error
+
+
+def _take_over(
+    options: Options, specs: dict[str, str], sizes: dict[str, tuple[int, int]]
+) -> tuple[Supervisor, socket.socket]:
+    ownership = Ownership(options.db)
+    ownership.take(os.getpid())
     clock = SystemClock()
     try:
         store = Store.open(options.db, clock=clock)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LAZY = 0.002  # seconds that a mere acknowledgement waits for a result to share its sync
 CLOSED_MAX = 256
+ROOM_WAIT = 0.2  # seconds between two tries while the disk is full
 INLINE_MAX = 0.0004  # seconds; a slower sync runs in the thread while the next group collects
 
 Mail = list[tuple["Peer", "bytes | Message"]]
@@ -46,6 +47,7 @@ class Committer:
         self.after_commit: Mail = []
         self.after_sync: Mail = []
         self.overlaps: Callable[[], bool] = bool  # whether anything goes on that a sync in the loop would hold up
+        self.wait: Callable[[float], bool] = _sleep  # for room on the disk; False where somebody wants an end of it
         self.then: list[Callable[[], None]] = []
         self._waiting: Mail = []  # committed, not synced
         self._unsynced = False
@@ -93,16 +95,20 @@ class Committer:
             self._deadline = time.monotonic() + LAZY
 
     def _store_commit(self, group: Group) -> None:
-        """A full disk stops the clock, not the work: the same group is written when there is room again."""
+        """A full disk stops the clock, not the work: the same group is written when there is room again.
+
+        Raises StoreError; DiskFull if the supervisor is told to stop meanwhile.
+        """
         told = False
         while True:
             try:
                 self._store.commit(group)
             except errors.DiskFull as error:
                 if not told:
-                    self._notice(f"{error} dq keeps what it has in memory and tries again every 0.2 s.")
+                    self._notice(f"{error} dq waits, keeps in memory what is to be written, and goes on when there is room.")
                     told = True
-                time.sleep(0.2)
+                if not self.wait(ROOM_WAIT):
+                    raise
             else:
                 if told:
                     self._notice("There is room on the disk again; dq goes on.")
@@ -160,6 +166,11 @@ class Committer:
         if self._in_flight is not None or not (self._waiting or self._unsynced):
             return None
         return 0.0 if self.eager else max(0.0, self._deadline - time.monotonic())
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
 
 
 def _send(mail: Mail) -> None:

@@ -160,6 +160,7 @@ class Supervisor:
             signal.signal(number, lambda _number, _frame: None)
         self._wake = theirs
         self.poller.register(ours.fileno(), lambda _mask: self._on_signal(ours))
+        self.committer.wait = lambda seconds: not select.select([ours], [], [], seconds)[0]
 
     def _on_signal(self, pipe: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from dq.errors import DamagedPayload, NotPicklable
+from dq.errors import DamagedPayload, DiskFull, NotPicklable
 from dq.executor import blobs, failures, functions
 from dq.model.payload import FILE, HEAD, INLINE_MAX, PICKLE, seal, unseal
 
+_ROOM_WAIT = 0.2  # seconds between two tries while the disk is full
 _NONE = seal(PICKLE, pickle.dumps(None, 5))
 _pack_head, _dumps, _loads = HEAD.pack, pickle.dumps, pickle.loads  # of use for every step
 # True where `__main__` is no file. Nobody else can import what was made there, so it travels by value.
@@ -31,6 +35,7 @@ class Codec:
 
     Args:
         folder: Where side files go, made at need with mode 0700; None where everything must travel inline.
+        patient: Whether a full disk is waited out. So it is where a value would be lost that took long to compute.
 
     Example:
         codec = Codec("flows.db.blobs")
@@ -38,9 +43,10 @@ class Codec:
         args, kwargs = codec.loads(payload)
     """
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, *, patient: bool = False) -> None:
         global _notebook
         self.folder = folder
+        self._patient = patient
         _notebook = not functions.main_script()
 
     def dumps(self, value: Any, name: str, *, what: str = "result") -> bytes:
@@ -60,10 +66,23 @@ class Codec:
         return self.place(packed, name) if isinstance(packed, Large) else packed
 
     def place(self, large: Large, name: str) -> bytes:
-        """The payload of what `pack` found too large: a side file, whole and on disk when this returns."""
+        """The payload of what `pack` found too large: a side file, whole and on disk when this returns.
+
+        Raises DiskFull (not where `patient`), OSError.
+        """
         if self.folder is None:
             return seal(PICKLE, _dump_by_value(large.value, large.what))
-        return seal(FILE, blobs.write(self.folder, name, large.data, large.buffers))
+        told = False
+        while True:
+            try:
+                return seal(FILE, blobs.write(self.folder, name, large.data, large.buffers))
+            except DiskFull as error:
+                if not self._patient:
+                    raise
+                if not told:
+                    sys.stderr.write(f"dq: {error} This process (pid {os.getpid()}) waits until there is room.\n")
+                    told = True
+            time.sleep(_ROOM_WAIT)
 
     def loads(self, payload: bytes) -> Any:
         """The value in a payload.

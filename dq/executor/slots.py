@@ -56,7 +56,8 @@ def open_slots(path: str, *, create: bool = False) -> mmap.mmap:
     fd = os.open(path, flags, 0o600)
     try:
         if create:
-            os.ftruncate(fd, SLOTS * SLOT_SIZE)
+            # With holes in it, a full disk would show as a SIGBUS in whoever writes to the memory first.
+            os.posix_fallocate(fd, 0, SLOTS * SLOT_SIZE)
         return mmap.mmap(fd, SLOTS * SLOT_SIZE)
     finally:
         os.close(fd)

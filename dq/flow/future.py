@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import InvalidStateError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 R = TypeVar("R")
 
@@ -41,45 +41,54 @@ class Future(BaseFuture[R]):
 
     __init__ = object.__init__
 
-    # What the base class keeps in attributes, made on first use.
+    # What the base class keeps in attributes, made on first use. To type checkers they are its attributes still, so that
+    # `wait` and `as_completed` take these futures.
+    if not TYPE_CHECKING:
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        if self._lock is None:
-            with _making:
-                if self._lock is None:
-                    self._lock = threading.Condition()
-        return self._lock
+        @property
+        def _condition(self) -> threading.Condition:
+            if self._lock is None:
+                with _making:
+                    if self._lock is None:
+                        self._lock = threading.Condition()
+            return self._lock
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        if self._waiting is None:
-            self._waiting = []
-        return self._waiting
+        @property
+        def _waiters(self) -> list[Any]:
+            if self._waiting is None:
+                self._waiting = []
+            return self._waiting
+
+        @property
+        def _result(self) -> Any:
+            payload, decode = self._payload, self._decode  # in this order: another thread may clear them in the other
+            if decode is not None and not self._failed:
+                self._value = decode(payload)
+                self._decode = None
+                self._payload = b""
+            return self._value
+
+        @property
+        def _exception(self) -> BaseException | None:
+            payload, decode = self._payload, self._decode
+            if decode is None:
+                return self._error
+            if self._failed:
+                self._error = decode(payload)
+                self._decode = None
+                self._payload = b""
+                return self._error
+            try:
+                self._result  # noqa: B018 -- a result that does not unpickle here is an exception to whoever asks
+            except Exception as error:  # noqa: BLE001 -- users' classes may raise anything
+                return error
+            return None
 
     @property
     def _done_callbacks(self) -> list[Callable[[BaseFuture[R]], object]]:
         if self._callbacks is None:
             self._callbacks = []
         return self._callbacks
-
-    @property
-    def _result(self) -> Any:  # type: ignore[override]
-        payload, decode = self._payload, self._decode  # in this order: another thread may clear them in the other
-        if decode is not None and not self._failed:
-            self._value = decode(payload)
-            self._decode = None
-            self._payload = b""
-        return self._value
-
-    @property
-    def _exception(self) -> BaseException | None:  # type: ignore[override]
-        payload, decode = self._payload, self._decode
-        if self._failed and decode is not None:
-            self._error = decode(payload)
-            self._decode = None
-            self._payload = b""
-        return self._error
 
     def result(self, timeout: float | None = None) -> R:
         """Waits up to `timeout` seconds and returns the step's result.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from dq.errors import CorruptDatabase, DiskFull, NotADatabase, ReadOnlyFile, Sto
 def disk_full(path: str) -> DiskFull:
     return DiskFull(
         f"no room left for {path}: the disk is full or the quota is used up. Nothing that was acknowledged is lost. "
-        f"Free some space (`df -h {os.path.dirname(path) or '.'}`) and start again."
+        f"Free some space (`df -h {os.path.dirname(path) or '.'}` shows how much there is)."
     )
 
 
@@ -23,6 +24,15 @@ def read_only(path: str, why: str) -> ReadOnlyFile:
         f"{path} can't be written: {why}. dq writes the file and others beside it. "
         "Make the file and its folder writable, or choose another place."
     )
+
+
+def explain_os(error: OSError, path: str) -> StoreError:
+    """The error of dq.errors that says the same as the kernel's, about a file that can't be made or written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(path)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return read_only(path, error.strerror or str(error))
+    return StoreError(f"{path} can't be made or written: {error.strerror}. Check the path (`ulimit -n` too).")
 
 
 def not_a_database(path: str, why: str = "it does not begin like one") -> NotADatabase:
@@ -38,11 +48,13 @@ def corrupt(path: str, finding: str) -> CorruptDatabase:
     )
 
 
-def _room_is_left(folder: str) -> bool:
+def room(folder: str) -> int:
+    """Bytes that are free where a folder lies; very many where that can't be told."""
     try:
-        return os.statvfs(folder).f_bavail > 0
+        found = os.statvfs(folder)
     except OSError:
-        return True
+        return 1 << 62
+    return found.f_bavail * found.f_frsize
 
 
 def explain(error: apsw.Error, path: str) -> StoreError:
@@ -58,7 +70,7 @@ def explain(error: apsw.Error, path: str) -> StoreError:
         return read_only(path, str(error))
     if isinstance(error, apsw.CantOpenError) and not os.access(folder, os.W_OK):
         return read_only(path, f"the folder {folder} is read-only")
-    if isinstance(error, (apsw.IOError, apsw.CantOpenError)) and not _room_is_left(folder):
+    if isinstance(error, (apsw.IOError, apsw.CantOpenError)) and not room(folder):
         return disk_full(path)
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreError(

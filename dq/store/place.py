@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 
@@ -87,8 +86,4 @@ def create_file(path: str) -> None:
     except FileExistsError:
         check_file(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise faults.disk_full(path) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise faults.read_only(path, os.strerror(error.errno)) from error
-        raise StoreError(f"{path} can't be made: {error.strerror}. Check the path (`ulimit -n` too).") from error
+        raise faults.explain_os(error, path) from error

@@ -19,6 +19,7 @@ from dq.store.sync import Wal
 from dq.store.transaction import transaction
 
 LOG_SIZE = 20 << 20  # bytes that the log is grown to ahead of need
+ROOM_MIN = 8 * LOG_SIZE  # bytes that must be free for that
 CHECKPOINT_PAGES = 4000  # about 16 MB, so that the log stays within its grown part
 CHECKPOINT_STEP = 1024  # pages between tries while a reader keeps the log from being emptied
 UNBOOTED = -1
@@ -172,10 +173,10 @@ class Store(Reads):
     def pregrow(self) -> bool:
         """Grows the log to about 20 MB, once, so that later commits and syncs are quicker. For an idle moment.
 
-        Returns whether it did something; a full disk is no error.
+        Returns whether it did something. A disk with little room is left alone: users need it more.
         """
         self._connected()
-        if self._wal.size() >= LOG_SIZE:
+        if self._wal.size() >= LOG_SIZE or faults.room(os.path.dirname(self._path)) < ROOM_MIN:
             return False
         grown = self._wal.grow(LOG_SIZE)
         self.sync()

@@ -193,7 +193,8 @@ def test_a_pool_that_is_dropped_says_goodbye(db: Path, supervisor: Standin) -> N
     wait_until(lambda: line.is_ended)
 
 
-def test_shutdown_in_a_callback_is_refused(pool: dq.Executor) -> None:
+def test_shutdown_in_a_callback_is_refused(pool: dq.Executor, supervisor: Standin) -> None:
+    supervisor.works = False
     told: list[str] = []
     ready = threading.Event()
 
@@ -205,5 +206,7 @@ def test_shutdown_in_a_callback_is_refused(pool: dq.Executor) -> None:
         ready.set()
 
     pool.submit(double, 1).add_done_callback(stop)
+    pool._line.flush()
+    supervisor.work()
     assert ready.wait(20)
     assert "callback" in told[0]
