@@ -10,6 +10,7 @@ from dq.client.ask import Ask
 from dq.client.launcher import revive
 from dq.client.outbox import Outbox
 from dq.client.steps import Ordered, StepFuture
+from dq.errors import GuardMissing
 from dq.executor import frames
 from dq.executor.frames import encode
 from dq.model.states import CANCELLED, COMPLETED
@@ -116,6 +117,8 @@ class Accounts:
         ask = self._tickets.pop(message.ticket, None)
         if ask is not None:
             ask.fail(error)
+        elif isinstance(error, GuardMissing):
+            raise error  # nothing of this program can run as it is; what it has submitted stays on record
         else:
             log.warning("the supervisor refuses something: %s", error)
 

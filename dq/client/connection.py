@@ -314,8 +314,8 @@ class Connection:
             self.closed = self.gate = True
             try:
                 self._say_goodbye()
-                if self._pump.stops and self._launcher.child == self._pump.supervisor:
-                    self._launcher.wait()
+                if self._pump.stops:
+                    self._launcher.wait(self._pump.supervisor)
             except KeyboardInterrupt:
                 self._pump.give_up()
                 self._launcher.interrupt()

@@ -75,16 +75,6 @@ class Launcher:
         """The pid of the supervisor that this launcher has started, 0 if there is none or it has ended."""
         return self._child.pid if self._child is not None and self._child.poll() is None else 0
 
-    @property
-    def owns(self) -> bool:
-        """Whether this launcher has started the supervisor that there is, or was last."""
-        return self._child is not None
-
-    @property
-    def starts(self) -> bool:
-        """Whether this launcher may start a supervisor."""
-        return self._options is not None
-
     def interrupt(self) -> None:
         """Makes the child hand running steps back at once, and waits until it is gone."""
         child = self._child
@@ -142,15 +132,20 @@ class Launcher:
         if error is not None:
             code = child.wait()
             self._child = None
-            raise error if line else errors.SupervisorLost(f"{error} (exit code {code}; its output says more)")
+            if isinstance(error, errors.SupervisorLost):
+                raise errors.SupervisorLost(f"{error} (exit code {code}; its output says more)")
+            raise error
 
-    def wait(self) -> None:
-        """Waits until the child has stopped. Ctrl-C meanwhile makes it hand running steps back at once."""
-        child = self._child
-        if child is None:
+    def wait(self, pid: int) -> None:
+        """Waits until a supervisor has stopped, if it is a child of this process.
+
+        Ctrl-C meanwhile makes it hand its running steps back at once.
+        """
+        self._child = next((child for child in [self._child, *_left] if child is not None and child.pid == pid), None)
+        if self._child is None:
             return
         try:
-            child.wait()
+            self._child.wait()
         except KeyboardInterrupt:
             self.interrupt()
             raise

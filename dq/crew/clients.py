@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from dq.crew.hosts import Hosts
     from dq.crew.ledger import Function, Run
+    from dq.crew.nursery import Nursery
     from dq.crew.results import Results
     from dq.crew.supervisor import Supervisor
 
@@ -95,6 +96,13 @@ class Clients:
         first, count = self._lease_to(client)
         self.answer(client, frames.Welcome(self._ledger.boot_epoch, self._sup.pid, first, count))
         return client
+
+    def refuse(self, nursery: Nursery) -> bool:
+        """Tells the clients whose script lacks its guard; False if there is none."""
+        told = [client for client in self.all.values() if client.context == nursery.context_id]
+        for client in told:
+            client.peer.send(frames.Refused(0, "GuardMissing", nursery.guard))
+        return bool(told)
 
     def gone(self, client: Client) -> None:
         """The work of a client that has left goes on; its results are kept in the file."""

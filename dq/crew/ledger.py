@@ -7,7 +7,10 @@ group that is being collected, so that what it says is never ahead of what will 
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from dq.executor.frames import Context, Define
 from dq.model.states import RunState
@@ -112,12 +115,16 @@ class Ledger:
         return number
 
     def function(self, define: Define, context: int) -> Function:
-        """The file's function for what a client or host has defined."""
-        known = self._by_digest.get(define.digest)
+        """The file's function for what a client or host has defined.
+
+        The same name means something else where it is imported from another place, so the context is part of it.
+        """
+        digest = blake2b(b"%d" % context + define.digest, digest_size=16).digest()
+        known = self._by_digest.get(digest)
         if known is None:
-            known = self._keep(max(self.functions, default=0) + 1, context, define)
+            known = self._keep(max(self.functions, default=0) + 1, context, structs.replace(define, digest=digest))
             row = FunctionRow(
-                known.id, context, define.name, define.kind, define.digest, define.code or None, define.executor,
+                known.id, context, define.name, define.kind, digest, define.code or None, define.executor,
                 define.max_crashes, self._clock.now(),
             )  # fmt: skip
             self._committer.group.functions.append(row)

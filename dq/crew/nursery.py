@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from dq.crew.peer import Peer
 from dq.executor.frames import VERSION, Broken, Context, Fork, Hello, Preload, Ready, encode
+from dq.executor.script import source_hash
 
 if TYPE_CHECKING:
     from dq.crew.members import Member
     from dq.crew.poller import Poller
 
 BACKOFF = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before the next try
+BROKEN_WAIT = 30.0  # the same for code that could not be imported; it may lack something that comes back
 _HASH_SEED = "0"  # sets and dicts of strings keep their order between a run and its replay
 
 
@@ -33,6 +35,8 @@ class Nursery:
         self.context = context
         self.start_method = start_method
         self.trouble = ""
+        self.guard = ""  # the trouble in the words of GuardMissing, if it is that
+        self.broken_source = ""  # hash of the script's text that it was met in
         self.ready = False
         self.pid = 0
         self.pidfd = -1
@@ -57,6 +61,7 @@ class Nursery:
 
     def start(self) -> Peer:
         """Starts the template, which must not be there. Returns the connection to it."""
+        self.broken_source = source_hash(self.context.script)
         peer, self._process = self._launch("serve")
         self.peer = peer
         self.pid = self._process.pid
@@ -116,9 +121,9 @@ class Nursery:
                 self.ready = True
                 self.threads = threads
                 self.failures = 0
-                self.trouble = ""
-            case Broken(text):
-                self.trouble = text
+                self.trouble = self.guard = ""
+            case Broken(text, guard):
+                self.trouble, self.guard = text, guard
             case _:
                 pass
 
@@ -137,9 +142,20 @@ class Nursery:
         self._process = None
         if not self.ready:
             self.failures += 1
-        self.retry_at = now + BACKOFF[min(self.failures, len(BACKOFF) - 1)]
+        self.retry_at = now + (BROKEN_WAIT if self.trouble else BACKOFF[min(self.failures, len(BACKOFF) - 1)])
         self.ready = False
         self.pid = 0
+
+    def try_again(self, *, tell: bool) -> None:
+        """Code that could not be imported may be mended; `tell` has the trouble told again if it is not."""
+        self.failures = 0
+        self.retry_at = 0.0
+        if tell:
+            self.trouble = ""
+
+    def is_mended(self) -> bool:
+        """Whether the script that could not be imported has another text now."""
+        return bool(self.trouble) and self.peer is None and source_hash(self.context.script) != self.broken_source
 
     def forget(self, pid: int) -> None:
         """A spawned member is reaped."""

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dq.crew.members import HOST, WORKER, Lane, Member
-from dq.crew.nursery import BACKOFF, Nursery, nonce
+from dq.crew.nursery import BACKOFF, BROKEN_WAIT, Nursery, nonce
 from dq.executor import frames, script
 from dq.executor.frames import Context
 from dq.executor.slots import SLOTS
@@ -41,6 +41,7 @@ class Staff:
         self._notice = notice
         self.hear: Callable[[Member, int], None]
         self.hear_control: Callable[[Member, int], None]
+        self.refuse: Callable[[Nursery], bool]  # tells clients that their script lacks its guard
         self.members: set[Member] = set()
         self.hosts: dict[int, Member] = {}  # by context
         self.nurseries: list[Nursery] = []
@@ -64,8 +65,7 @@ class Staff:
         current = self._scheduler.nurseries.get(context_id)
         if current is not None and current.context.source == context.source:
             if current.trouble:
-                current.failures = 0  # somebody is here to see; try again at once
-                current.retry_at = 0.0
+                current.try_again(tell=True)
             self._prepare(current, time.monotonic())
             return
         fresh = self._open(context_id, context)
@@ -99,11 +99,12 @@ class Staff:
         if mask & select.EPOLLOUT:
             peer.flush()
         for message in peer.read():
+            before = nursery.trouble
             nursery.hear(message)
-            if nursery.trouble:
+            if nursery.trouble and nursery.trouble != before and not (nursery.guard and self.refuse(nursery)):
                 self._notice(
                     f"dq can't import {nursery.context.script or 'the code'}; its steps wait. dq tries again when the "
-                    f"file has changed or a client connects.\n{nursery.trouble}"
+                    f"file changes, when a client connects, and every {BROKEN_WAIT:.0f} s.\n{nursery.trouble}"
                 )
         if peer.closed:
             self._poller.unregister(peer.fd)  # its death follows
@@ -199,6 +200,12 @@ class Staff:
                 os.killpg(member.pid, signal.SIGKILL)
             except ProcessLookupError:
                 signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
+
+    def look_again(self) -> None:
+        """Scripts that could not be imported may be mended."""
+        for nursery in self.nurseries:
+            if nursery.is_mended():
+                nursery.try_again(tell=False)
 
     def overdue(self, now: float) -> list[Member]:
         """Members that were asked for and are not ready in time."""

@@ -87,6 +87,7 @@ class Supervisor:
         self.scheduler.open_nursery = self.staff.nursery
         self.staff.hear = self._on_member
         self.staff.hear_control = self._on_control
+        self.staff.refuse = self.clients.refuse
         self.watch = Watch(slots, options.hang)
         self._memory_kills = MemoryKills()
         self.stopping = ""
@@ -179,6 +180,7 @@ class Supervisor:
             self.staff.kill(member, member.why)
             if not member.pid:
                 self._lost(member, Death(-1, 0))
+        self.staff.look_again()
         self.committer.tidy()
         _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
         self.timers.at(now + self.watch.tick, self._tick)
@@ -189,8 +191,9 @@ class Supervisor:
 
     def notice(self, text: str) -> None:
         """Tells people: on the standard error stream, and to every client."""
-        sys.stderr.write(f"dq: {text}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # it may be a file on the disk that is full
+            sys.stderr.write(f"dq: {text}\n")
+            sys.stderr.flush()
         for client in self.clients.all.values():
             client.peer.send(frames.Notice(text))
 

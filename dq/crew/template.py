@@ -24,6 +24,7 @@ import traceback
 from typing import NoReturn
 
 from dq.crew.ownership import share_crew
+from dq.errors import GuardMissing
 from dq.executor import current, discovery, script
 from dq.executor.frames import HEAD, VERSION, Any, Broken, Context, Fork, Hello, Preload, Ready, decode, encode
 
@@ -94,12 +95,20 @@ def _import(context: Context, orders: Orders) -> None:
     current.IN_TEMPLATE = True
     try:
         load(context)
-    except BaseException:  # noqa: BLE001 -- a script may raise anything, sys.exit included
-        orders.say(Broken(traceback.format_exc(limit=-8)))
+    except BaseException as error:  # noqa: BLE001 -- a script may raise anything, sys.exit included
+        orders.say(Broken(_told(error, context.script), str(error) if isinstance(error, GuardMissing) else ""))
         os._exit(1)
     gc.collect()
     gc.freeze()
     orders.say(Ready(_threads()))
+
+
+def _told(error: BaseException, script: str) -> str:
+    """The traceback from the script's own first line on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != script:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames, limit=-8)).rstrip()
 
 
 def load(context: Context) -> None:

@@ -67,10 +67,10 @@ def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview]) ->
     """
     name = f"{name}-{secrets.token_hex(4)}"
     path = path_of(folder, name)
-    _make_folders(folder, os.path.dirname(path))
     scratch = f"{path}.tmp"
     size = checksum = 0
     try:
+        _make_folders(folder, os.path.dirname(path))
         fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb", buffering=0) as file:
             for chunk in _layout(data, buffers):
@@ -82,7 +82,11 @@ def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview]) ->
         with contextlib.suppress(OSError):
             os.unlink(scratch)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no room for a value of {len(data)} bytes in {folder}; free some and try again") from error
+            needed = len(data) + sum(buffer.nbytes for buffer in buffers)
+            raise DiskFull(
+                f"no room for a value of {needed} bytes in {folder}: the disk is full or the quota is used up. "
+                f"Free some space (`df -h {os.path.dirname(folder) or '.'}` shows how much there is)."
+            ) from error
         raise
     _sync_folder(os.path.dirname(path))
     return msgspec.msgpack.encode(Reference(name, size, checksum))

@@ -238,9 +238,10 @@ class Ready(Message, frozen=True, tag=41):
 
 
 class Broken(Message, frozen=True, tag=42):
-    """User code can't be imported."""
+    """User code can't be imported. `guard` is what its author must be told where an engine is opened on the way."""
 
     text: str
+    guard: str
 
 
 class Joined(Message, frozen=True, tag=43):

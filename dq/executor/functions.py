@@ -157,5 +157,8 @@ def _import(name: str) -> Any:
 
 
 def _where() -> str:
-    paths = ", ".join(repr(entry) for entry in sys.path[:6]) + (", ..." if len(sys.path) > 6 else "")
-    return f"This is {sys.executable} with sys.path {paths}; the module must be importable from there"
+    paths = ", ".join(repr(entry) for entry in sys.path[:12]) + (", ..." if len(sys.path) > 12 else "")
+    return (
+        f"This is {sys.executable} with sys.path {paths}. Install the module there, or put its folder on the path "
+        "(PYTHONPATH) before the engine is opened"
+    )

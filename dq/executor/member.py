@@ -67,7 +67,7 @@ class Pump:
         self._berth = berth
         self._link = link
         self._executor = executor
-        self._runner = Runner(Codec(berth.blobs))
+        self._runner = Runner(Codec(berth.blobs, patient=True))
         self._desk: MemberDesk = SerialDesk(link) if executor.serial else SharedDesk(link)
         self._receiving = threading.Lock()  # held for moments only, never while something is awaited
         self._readable = select.poll()

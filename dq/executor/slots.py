@@ -15,7 +15,7 @@ import os
 import struct
 from typing import NamedTuple
 
-SLOTS = 512
+SLOTS = 256
 ENTRIES = 512
 _HEAD = struct.Struct("<QQQ16sQQQ")
 _ENTRY = struct.Struct("<QQQ")

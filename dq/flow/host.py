@@ -252,7 +252,7 @@ def main(berth: berths.Berth) -> NoReturn:
 
     code = berths.LEFT
     try:
-        host = Host(link, berth.report_for_work(link, on_stop=stop), Codec(berth.blobs))
+        host = Host(link, berth.report_for_work(link, on_stop=stop), Codec(berth.blobs, patient=True))
         gc.freeze()
         try:
             host.serve()

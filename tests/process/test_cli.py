@@ -121,7 +121,7 @@ def test_up_restarts_its_supervisor_and_drains_on_a_signal(place: Path) -> None:
 def test_show(place: Path) -> None:
     call(place, "run", "flows.py:total", "3", "--db", "f.db", "--id", "t")
     shown = loads(place, "show", "t", "--db", "f.db")
-    assert [step["state"] for step in shown["steps"]] == ["completed"] * 3
+    assert [step["state"] for step in shown["step_list"]] == ["completed"] * 3
     code, out, _ = call(place, "show", "t", "--db", "f.db")
     assert code == 0
     assert "3 of 3" in out
