@@ -105,7 +105,9 @@ class Committer:
                 self._store.commit(group)
             except errors.DiskFull as error:
                 if not told:
-                    self._notice(f"{error} dq keeps in memory what is to be written and tries again until there is room.")
+                    self._notice(
+                        f"{error} dq keeps in memory what is to be written and tries again until there is room."
+                    )
                     told = True
                 if not self.wait(ROOM_WAIT):
                     raise

@@ -21,7 +21,7 @@ def explain(value: Any, label: str, error: BaseException) -> str:
         error: What pickling it raised.
     """
     if isinstance(error, RecursionError) or isinstance(error.__context__, RecursionError):
-        return f"{label}: nested too deeply to be pickled ({error}); hand over a flatter structure"
+        return f"{_too_deep(value, label)}: nested too deeply to be pickled ({error}); hand over a flatter structure"
     path, reason = label, error
     budget = _TRIALS
     for _ in range(_DEPTH):
@@ -36,6 +36,15 @@ def explain(value: Any, label: str, error: BaseException) -> str:
         else:
             break
     return f"{path}: {_text(reason)}"
+
+
+def _too_deep(value: Any, label: str) -> str:
+    """Which argument it is. Further down every path is endless, and tells nobody anything."""
+    if label == "arguments":
+        for step, child in _children(value, label):
+            if _trouble(child) is not None:
+                return step
+    return label
 
 
 def _text(error: BaseException) -> str:

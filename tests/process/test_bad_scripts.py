@@ -85,8 +85,8 @@ def test_a_script_without_its_guard(tmp_path: Path, program: str) -> None:
     with running(tmp_path, "script.py") as process:
         assert finish(process) == 1
     told = script.with_suffix(".err").read_text()
-    assert 'GuardMissing: dq imports' in told
-    assert f'{script} to have' in told
+    assert "GuardMissing: dq imports" in told
+    assert f"{script} to have" in told
     assert 'if __name__ == "__main__":' in told
     assert len((tmp_path / "imports").read_text().split()) == 2, "itself, and the template, once"
     assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_result") == [(0,)]

@@ -1,62 +1,81 @@
-"""Much and large: what a program hands over by the million or by the hundred megabytes fills nobody's memory."""
+"""Values of a hundred megabytes: they travel in side files, arrive as they were, and pass through few hands."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
 from pathlib import Path
+from typing import Any
 
-import psutil
+import numpy
+import numpy.typing
+import pytest
 
 import dq
 from tests.process import misfits
+from tests.process.memory import MIB, peaks
 
 LARGE = 100_000_256  # bytes
-MIB = 1 << 20
+MEDIUM = 30_000_128
+INLINE = 256 << 10
 
 
-def rss(pid: int) -> int:
-    return int(psutil.Process(pid).memory_info().rss)
+def side_files(db: Path | str) -> list[Path]:
+    return [path for path in Path(f"{db}.blobs").rglob("*") if path.is_file()]
 
 
-def test_a_result_and_an_argument_of_a_hundred_megabytes(tmp_path: Path) -> None:
-    with dq.Engine(tmp_path / "f.db", workers=2) as engine:
-        data = engine.submit(misfits.many_bytes, LARGE).result(60)
-        assert data == bytes(range(256)) * (LARGE // 256)
-        assert engine.submit(misfits.length, data).result(60) == LARGE
-        [supervisor] = [row.pid for row in engine.census().rows if row.kind == "supervisor"]
-        assert rss(supervisor) < 100 * MIB
-    assert (tmp_path / "f.db").stat().st_size < MIB
-    files = [path for path in (tmp_path / "f.db.blobs").rglob("*") if path.is_file()]
-    assert len(files) == 2
-    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+def test_a_result_and_an_argument_of_a_hundred_megabytes(engine: dq.Engine) -> None:
+    data = engine.submit(misfits.many_bytes, LARGE).result(60)
+    assert data == bytes(range(256)) * (LARGE // 256)
+    assert engine.submit(misfits.length, data).result(60) == LARGE
+    found = peaks(engine)
+    assert found["supervisor"] < 100 * MIB, "large values do not pass through it"
+    assert found["worker"] < 350 * MIB
+    assert os.path.getsize(engine.path) < MIB
+    assert len(side_files(engine.path)) == 2
+    for path in side_files(engine.path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_fan_out_of_a_million(tmp_path: Path) -> None:
-    count = 1_000_000
-    with dq.Engine(tmp_path / "f.db", workers=2) as engine:
-        run = engine.start(misfits.million, count)
-        assert run.result(110) == count * (count - 1)
-        assert run.progress() == (count, count)
-        pids = {row.kind: row.pid for row in engine.census().rows}
-        assert rss(pids["supervisor"]) < 400 * MIB
-        assert rss(pids["host"]) < 800 * MIB
+def test_an_array_of_a_hundred_megabytes(engine: dq.Engine) -> None:
+    """Its buffer lies in the file as it is; the reader maps it, and may write to what is its own."""
+    array: numpy.typing.NDArray[Any] = numpy.arange(LARGE // 8, dtype="f8")
+    back = engine.submit(misfits.same, array).result(60)
+    assert back.dtype == array.dtype
+    assert numpy.array_equal(back, array)
+    back[0] = 7.0
+    assert engine.submit(misfits.negated, array).result(60)[1] == -1.0
+    found = peaks(engine)
+    assert found["supervisor"] < 100 * MIB
+    assert found["worker"] < 300 * MIB
 
 
-def test_a_map_over_an_endless_generator_is_bounded(tmp_path: Path) -> None:
-    drawn = 0
+def test_large_values_of_a_workflow(engine: dq.Engine) -> None:
+    """Its arguments, those of its step, the step's result and its own: equal, and there to be had again."""
+    data = bytes(range(256)) * (MEDIUM // 256)
+    assert engine.start(misfits.carried, data, id="r").result(60) == data
+    assert engine.start(misfits.carried, data, id="r").result(60) == data
+    assert peaks(engine)["supervisor"] < 100 * MIB
 
-    def numbers() -> Iterator[int]:
-        nonlocal drawn
-        while True:
-            yield drawn
-            drawn += 1
 
-    with dq.Engine(tmp_path / "f.db", workers=2) as engine:
-        before = rss(os.getpid())
-        results = engine.map(misfits.double, numbers())
-        for expected in range(100_000):
-            assert next(results) == 2 * expected
-        assert drawn < 100_000 + 50_000
-        assert rss(os.getpid()) - before < 100 * MIB
-        del results  # nobody wants the rest
+@pytest.mark.parametrize("size", [INLINE - 256, INLINE, INLINE + 256])
+def test_around_the_size_from_which_on_a_value_gets_a_file(engine: dq.Engine, size: int) -> None:
+    data = os.urandom(size)
+    assert engine.submit(misfits.same, data).result(30) == data
+
+
+@pytest.mark.parametrize("harm", ["gone", "flipped", "short"])
+def test_a_side_file_that_is_damaged_is_named(engine: dq.Engine, harm: str) -> None:
+    """A wrong value is never handed out for the right one."""
+    assert len(engine.start(misfits.carried, bytes(MIB), id="r").result(30)) == MIB
+    for path in side_files(engine.path):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        if harm == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(data if harm == "flipped" else data[:-1])
+    with pytest.raises(dq.DamagedPayload, match=rf"the side file {engine.path}\.blobs/"):
+        engine.get("r").result(30)
+    assert engine.submit(misfits.double, 2).result(20) == 4

@@ -1,0 +1,78 @@
+"""The real supervisor, killed at the system calls of its commits: what a client was told is in the file.
+
+strace attaches to a supervisor that serves a client, and kills it at the n-th call of a kind. Whatever the moment: all futures end with the right values, those that had ended before the kill were
+on disk by then, and no step has two results.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+import dq
+from tests.process.crews import rows
+from tests.waiting import wait_until
+
+STEPS_MAX = 4000  # submitted while the kill does not come
+POINTS = [
+    *[("fdatasync", n) for n in (1, 2, 3, 4, 6)],
+    *[("pwrite64", n) for n in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)],
+    *[("sendto", n) for n in (1, 2, 4, 8, 16)],
+]
+
+
+@functools.cache
+def _may_trace() -> bool:
+    if shutil.which("strace") is None:
+        return False
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        command = ["timeout", "-s", "INT", "1", "strace", "-o", "/dev/null", "-p", str(sleeper.pid)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    return "attached" in done.stderr and "not permitted" not in done.stderr
+
+
+@pytest.fixture(autouse=True)
+def _strace() -> None:
+    if not _may_trace():
+        pytest.skip("strace is missing or may not attach here")
+
+
+def attach(pid: int, call: str, when: int, log: Path) -> subprocess.Popen[bytes]:
+    """strace, attached: it kills the process at that call."""
+    options = ["-f", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}", "-o", str(log)]
+    with open(f"{log}.err", "wb") as errors:
+        tracer = subprocess.Popen(["strace", *options, "-p", str(pid)], stderr=errors)
+    wait_until(lambda: b"attached" in Path(f"{log}.err").read_bytes())
+    return tracer
+
+
+@pytest.mark.parametrize(("call", "when"), POINTS, ids=[f"{call}-{when}" for call, when in POINTS])
+def test_what_was_told_is_in_the_file(tmp_path: Path, call: str, when: int) -> None:
+    with dq.Engine(tmp_path / "f.db", workers=2) as engine:
+        assert engine.submit(abs, -1).result(30) == 1
+        first = engine.census().rows[0].pid
+        tracer = attach(first, call, when, tmp_path / "trace")
+        futures: list[dq.Future[int]] = []
+        while tracer.poll() is None and len(futures) < STEPS_MAX:
+            futures += [engine.submit(pow, len(futures) + number, 2) for number in range(4)]
+            wait(futures[-4:-3], 20)
+        tracer.wait(20)
+        told = [future._id for future in futures if future.done()]
+        on_disk = {row[0] for row in rows(tmp_path / "f.db", "SELECT step FROM dq_result")}
+        assert set(told) <= on_disk
+        wait(futures, 60)
+        assert [future.result(0) for future in futures] == [number**2 for number in range(len(futures))]
+        assert engine.census().rows[0].pid != first
+    assert rows(tmp_path / "f.db", "SELECT count(*), count(DISTINCT step) FROM dq_result") == [(len(futures) + 1,) * 2]
+    assert rows(tmp_path / "f.db", "PRAGMA integrity_check") == [("ok",)]
+    assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_batch") == [(0,)]
+    assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_claim") == [(0,)]

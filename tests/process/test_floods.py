@@ -1,0 +1,115 @@
+"""By the million: what a program hands over faster than it is done waits in the file, and fills nobody's memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dq
+from tests.process import flows, misfits
+from tests.process.crews import rows
+from tests.process.memory import MIB, peak, peaks, reset
+from tests.waiting import wait_until
+
+MILLION = 1_000_000
+
+
+@pytest.mark.slow
+def test_a_workflow_that_fans_out_to_a_million(engine: dq.Engine) -> None:
+    run = engine.start(misfits.million, MILLION)
+    assert run.result(110) == MILLION * (MILLION - 1)
+    assert run.progress() == (MILLION, MILLION)
+    found = peaks(engine)
+    assert found["supervisor"] < 250 * MIB
+    assert found["host"] < 300 * MIB
+    assert found["worker"] < 60 * MIB
+
+
+@pytest.mark.slow
+def test_a_map_over_a_million(engine: dq.Engine) -> None:
+    """A generator is drawn from as the results are taken: what lies between the two is some thousands."""
+    drawn = taken = ahead = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal drawn
+        for drawn in range(MILLION):  # noqa: B020 -- the loop's variable is what is looked at
+            yield drawn
+
+    before = reset()
+    for taken, result in enumerate(engine.map(misfits.double, numbers())):
+        assert result == 2 * taken
+        ahead = max(ahead, drawn - taken)
+    assert taken == MILLION - 1
+    assert ahead < 20_000
+    assert peak(os.getpid()) - before < 60 * MIB
+    found = peaks(engine)
+    assert found["supervisor"] < 150 * MIB
+    assert found["worker"] < 60 * MIB
+
+
+def test_a_map_over_an_endless_generator(engine: dq.Engine) -> None:
+    def numbers() -> Iterator[int]:
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    results = engine.map(misfits.double, numbers())
+    assert [next(results) for _ in range(10_000)] == [2 * number for number in range(10_000)]
+    del results  # nobody wants the rest
+    wait_until(lambda: engine.census().pending == 0)
+
+
+def test_large_results_that_nobody_takes_yet(engine: dq.Engine) -> None:
+    """The window follows their size: some are under way, and not all."""
+    drawn = 0
+
+    def sizes() -> Iterator[int]:
+        nonlocal drawn
+        for drawn in range(1, 2001):  # noqa: B020 -- the same
+            yield 200_192
+
+    before = reset()
+    results = engine.map(misfits.many_bytes, sizes())
+    for _ in range(1000):
+        assert len(next(results)) == 200_192
+    assert peak(os.getpid()) - before < 350 * MIB
+    assert peaks(engine)["supervisor"] < 250 * MIB
+    assert drawn < 2000
+    del results
+
+
+def test_a_client_that_submits_far_more_than_anybody_can_hold(tmp_path: Path) -> None:
+    """200 MB of arguments for a step that does not come to its end: they wait in the file."""
+    count, filler = 200_000, b"x" * 1000
+    with dq.Engine(tmp_path / "f.db", workers=1, grace=0.0) as engine:
+        first = engine.submit(flows.held, str(tmp_path), "first", 1)
+        wait_until(lambda: flows.begins(tmp_path, "first"))
+        before = reset()
+        for number in range(count):
+            engine.submit(misfits.length, filler + b"%d" % number)
+        engine.flush()
+        assert peak(os.getpid()) - before < 150 * MIB
+        assert peaks(engine)["supervisor"] < 200 * MIB
+        assert engine.census().pending > count - 1000
+        assert rows(engine.path, "SELECT count(*) FROM dq_step WHERE length(args) > 1000") == [(count,)]
+        assert not first.done()
+
+
+def test_submit_waits_while_half_a_million_steps_are_open(tmp_path: Path) -> None:
+    """What a future costs in the client is bounded too: whoever submits is held until some have their result."""
+    submitted = 0
+
+    def submit() -> None:
+        nonlocal submitted
+        with dq.Engine(tmp_path / "f.db", workers=1, grace=0.0) as engine:
+            engine.submit(flows.held, str(tmp_path), "first", 1)
+            for submitted in range(600_000):  # noqa: B020 -- the same
+                engine.submit(misfits.double, submitted)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
