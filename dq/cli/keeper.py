@@ -16,6 +16,7 @@ from dq.errors import DatabaseInUse
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds before a supervisor that died is started again
 _HEALTHY = 10.0  # seconds of life after which a death counts as the first one again
+_PATIENCE = 2.0  # seconds for another owner of the file to leave
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,7 +45,7 @@ class Keeper:
             StoreError: The file can't be used; DatabaseInUse where somebody else works on it already.
         """
         with _heard() as bell:
-            self._launcher.start()
+            self._start_first()
             while True:
                 pid, born = self._launcher.child, time.monotonic()
                 self._say(f"working on {self._launcher.db} (supervisor {pid}); Ctrl-C drains, twice hands back at once")
@@ -55,6 +56,19 @@ class Keeper:
                 self._say(f"the supervisor {pid} {_ending(code)}; starting its successor")
                 if not self._restart(bell):
                     return 0
+
+    def _start_first(self) -> None:
+        """Waits a moment for an owner that leaves at once, such as one that has only put a run on record."""
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._launcher.start()
+            except DatabaseInUse:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(_FIRST_PAUSE)
+            else:
+                return
 
     def _attend(self, pid: int, bell: socket.socket, is_idle: Callable[[], bool] | None, glance: float) -> int:
         """Waits for the supervisor's end, and passes on what is heard meanwhile. Returns its exit code."""

@@ -65,7 +65,9 @@ class Orders:
             inbox += data
 
     def say(self, message: Ready | Broken) -> None:
-        self._sock.sendall(encode(message))
+        """Tells the supervisor, unless this is a process of its own for one member: then nobody listens."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._sock.sendall(encode(message))
 
 
 def main() -> NoReturn:
@@ -82,9 +84,8 @@ def main() -> NoReturn:
             importlib.import_module(own)  # while the path is still dq's own
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.context is None:
             os._exit(2)
-        with contextlib.suppress(BrokenPipeError):
-            _import(hello.context, orders)
-            serve(orders, sock, db, supervisor, mode)
+        _import(hello.context, orders)
+        serve(orders, sock, db, supervisor, mode)
     except (EOFError, ConnectionResetError):
         os._exit(0)  # the supervisor is gone
     os._exit(1)

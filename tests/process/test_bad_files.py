@@ -26,7 +26,7 @@ def by_hand(db: Path | str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("opens", [dq.Engine, dq.Executor])
-def test_no_such_folder(tmp_path: Path, opens: type[dq.Engine] | type[dq.Executor]) -> None:
+def test_no_such_folder(tmp_path: Path, opens: type[dq.Engine | dq.Executor]) -> None:
     with pytest.raises(dq.NoSuchFolder, match=r"mkdir -p .*/nowhere"):
         opens(tmp_path / "nowhere" / "f.db")
     assert not list(tmp_path.iterdir())

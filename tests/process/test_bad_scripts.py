@@ -164,9 +164,8 @@ def test_a_step_that_the_worker_cannot_import(tmp_path: Path, ghost: Any) -> Non
 def test_a_run_goes_on_when_its_module_can_be_imported(
     tmp_path: Path, ghost: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with dq.Engine(tmp_path / "f.db", workers=1) as engine:
-        with pytest.raises(dq.RunBlocked):
-            engine.start(ghost.night, "attic", id="r").result(30)
+    with dq.Engine(tmp_path / "f.db", workers=1) as engine, pytest.raises(dq.RunBlocked):
+        engine.start(ghost.night, "attic", id="r").result(30)
     monkeypatch.syspath_prepend(tmp_path / "attic")
     with dq.Engine(tmp_path / "f.db", workers=1) as engine:
         assert engine.start(ghost.night, "attic", id="r").result(30) == "attic"
