@@ -290,6 +290,7 @@ class Pump:
 
     def _connect(self, hold_off: float, pause: Callable[[float], None], *, patient: bool) -> None:
         """Finds a supervisor that answers, or starts one, however often that takes within reason."""
+        told = False
         while True:
             self._tries += 1
             if self._tries > TRIES:
@@ -297,9 +298,12 @@ class Pump:
             try:
                 self._greet(hold_off, pause)
                 return
-            except (errors.DatabaseInUse, errors.DiskFull, errors.SupervisorLost):
+            except (errors.DatabaseInUse, errors.DiskFull, errors.SupervisorLost) as error:
                 if not patient or self._tries == TRIES:
                     raise
+                if isinstance(error, errors.DiskFull) and not told:
+                    told = True  # what may take longer, and somebody must do something about
+                    log.warning("%s dq tries again to start its supervisor.", error)
             except (Closed, BadFrame, OSError) as error:
                 log.debug("a supervisor died, or was on its way out, as it was found: %s", error)
             pause(_delay(self._tries))

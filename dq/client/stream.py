@@ -14,7 +14,7 @@ from dq.model.states import CANCELLED, COMPLETED
 if TYPE_CHECKING:
     from dq.client.connection import Connection
 
-FIRST = 1024  # items under way before the size of a result is known
+FIRST = 256  # items under way before the size of a result is known
 LEAST, MOST = 64, 8192
 HELD_MAX = 32 << 20  # bytes of results that wait to be taken
 

@@ -76,7 +76,8 @@ class Door:
         self._strangers.discard(peer)
         if client is not None:
             self._clients.gone(client)
-            if self._sup.options.ephemeral and not self._clients.all:
+            # Without workers it only takes work down: a client that has come meanwhile brings up one that does it.
+            if self._sup.options.ephemeral and not (self._clients.all and self._sup.options.workers):
                 self._sup.stop("its last client is gone", now=False)
         peer.close()
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 FIRST_CLIENT = 30.0  # seconds that an engine's own supervisor waits for its engine
 STOP_MAX = 2.0  # seconds that members have to leave when they are told to
+DUMP_WAIT = 0.1  # seconds that a hung member has to leave its stack
 PREGROW_AFTER = 0.2  # seconds; a short-lived supervisor need not pay for it
 SPIN = 0.0003  # seconds of looking again before the loop sleeps, while work is dense
 
@@ -173,8 +174,8 @@ class Supervisor:
     def _tick(self) -> None:
         """Looks for the hung, for members that do not start, and for the dead that nobody else waits for."""
         now = time.monotonic()
-        for member, why in self.watch.hung([m for m in self.staff.members if m.ready]):
-            self.staff.kill(member, why)
+        for member, why in self.watch.hung([m for m in self.staff.members if m.ready and not m.why]):
+            self._end_hung(member, why)
         for member in self.staff.overdue(now):
             member.why = "it did not start in time"
             self.staff.kill(member, member.why)
@@ -184,6 +185,13 @@ class Supervisor:
         self.committer.tidy()
         _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
         self.timers.at(now + self.watch.tick, self._tick)
+
+    def _end_hung(self, member: Member, why: str) -> None:
+        """Asks for the stack first, which even a process that holds the interpreter's lock leaves; then kills."""
+        member.why = why
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(member.pidfd, signal.SIGUSR1)
+        self.timers.at(time.monotonic() + DUMP_WAIT, lambda: self.staff.kill(member, why))
 
     def _pregrow(self) -> None:
         """Overwriting a log that is there costs half of what lengthening it does."""

@@ -77,7 +77,7 @@ def test_large_results_that_nobody_takes_yet(engine: dq.Engine) -> None:
     results = engine.map(misfits.many_bytes, sizes())
     for _ in range(500):
         assert len(next(results)) == 200_192
-    assert peak(os.getpid()) - before < 350 * MIB
+    assert peak(os.getpid()) - before < 150 * MIB
     assert peaks(engine)["supervisor"] < 250 * MIB
     assert drawn < 1000
     del results

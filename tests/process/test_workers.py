@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,44 @@ def test_workers_that_cannot_start_are_tried_again_with_patience(
         assert future.result(30) == 2
     assert len(starts.read_text().splitlines()) < 12
     assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_attempt") == [(0,)], "no step is charged for it"
+
+
+def _stuck(folder: str) -> str:
+    """A deadlock in C with the interpreter's lock held: no heart beats, and no processor is used."""
+    flows.note(folder, "begin", "stuck", os.getpid())
+    if flows.begins(folder, "stuck") == 1:
+        libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
+        libc.pthread_mutex_init(mutex, None)
+        libc.pthread_mutex_lock(mutex)
+        libc.pthread_mutex_lock(mutex)
+    return "done"
+
+
+def test_a_hung_worker_leaves_its_stack_and_is_killed(tmp_path: Path) -> None:
+    with dq.Engine(tmp_path / "f.db", workers=1, hang=0.8) as engine:
+        assert engine.submit(_stuck, str(tmp_path)).result(30) == "done"
+    [(outcome, cause)] = rows(tmp_path / "f.db", "SELECT outcome, cause FROM dq_attempt")
+    assert outcome == "crashed"
+    assert "no heartbeat and no progress" in cause
+    assert "in _stuck" in cause
+
+
+def _burn(folder: str) -> int:
+    """Burns CPU in C with the interpreter's lock held: no heart beats, and yet it is at work."""
+    flows.note(folder, "begin", "burn", os.getpid())
+    return len(str(7**400_000))
+
+
+def test_a_busy_worker_without_a_heartbeat_is_left_alone(tmp_path: Path) -> None:
+    with dq.Engine(tmp_path / "f.db", workers=1, hang=0.3) as engine:
+        sys.set_int_max_str_digits(0)
+        assert engine.submit(_burn_long, str(tmp_path)).result(60) > 0
+    assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_attempt") == [(0,)]
+
+
+def _burn_long(folder: str) -> int:
+    sys.set_int_max_str_digits(0)
+    return _burn(folder)
 
 
 def test_bodies_run_in_worker_processes_of_their_own_session(tmp_path: Path) -> None:
