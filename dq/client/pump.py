@@ -298,12 +298,16 @@ class Pump:
             try:
                 self._greet(hold_off, pause)
                 return
-            except (errors.DatabaseInUse, errors.DiskFull, errors.SupervisorLost) as error:
+            except errors.DiskFull as error:
+                if not patient:
+                    raise
+                self._tries = min(self._tries, TRIES // 2)  # a full disk is no fault of theirs, and may last
+                if not told:
+                    log.warning("%s dq tries again to start its supervisor until there is room.", error)
+                    told = True
+            except (errors.DatabaseInUse, errors.SupervisorLost):
                 if not patient or self._tries == TRIES:
                     raise
-                if isinstance(error, errors.DiskFull) and not told:
-                    told = True  # what may take longer, and somebody must do something about
-                    log.warning("%s dq tries again to start its supervisor.", error)
             except (Closed, BadFrame, OSError) as error:
                 log.debug("a supervisor died, or was on its way out, as it was found: %s", error)
             pause(_delay(self._tries))

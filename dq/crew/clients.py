@@ -112,6 +112,14 @@ class Clients:
         for run in self._ledger.runs.values():
             run.watchers.discard(client.peer)
 
+    def leave_nobody(self) -> bool:
+        """Whether an engine's own supervisor stops, now that a client has left.
+
+        One without workers does not stay for those that have come meanwhile: it only takes work down, and they bring up
+        one that does the work.
+        """
+        return self._sup.options.ephemeral and not (self.all and self._sup.options.workers)
+
     def _define(self, client: Client, message: frames.Define) -> None:
         client.functions[message.number] = self._ledger.function(message, client.context)
 
@@ -277,7 +285,7 @@ class Clients:
 
     def _bye(self, client: Client, message: frames.Bye) -> None:
         self.gone(client)
-        stops = self._sup.options.ephemeral and not self.all
+        stops = self.leave_nobody()
         self.answer(client, frames.Farewell(stops))
         if stops:
             self._sup.stop("its last client has left", now=message.now)

@@ -76,8 +76,7 @@ class Door:
         self._strangers.discard(peer)
         if client is not None:
             self._clients.gone(client)
-            # Without workers it only takes work down: a client that has come meanwhile brings up one that does it.
-            if self._sup.options.ephemeral and not (self._clients.all and self._sup.options.workers):
+            if self._clients.leave_nobody():
                 self._sup.stop("its last client is gone", now=False)
         peer.close()
 

@@ -101,3 +101,23 @@ def spin(folder: str, name: str) -> int:
     note(folder, "begin", name, os.getpid())
     hold(folder, name)
     return os.getpid()
+
+
+@dq.step
+def heavy(folder: str, name: str, size: int) -> bytes:
+    note(folder, "begin", name, os.getpid())
+    hold(folder, name)
+    return bytes(size)
+
+
+@dq.step
+def weigh(data: bytes) -> int:
+    return len(data)
+
+
+@dq.workflow
+def handing_on(folder: str, size: int) -> int:
+    """Holds in its host, and then hands a large argument to a step."""
+    note(folder, "begin", "workflow", os.getpid())
+    hold(folder, "workflow")
+    return weigh(bytes(size))

@@ -198,6 +198,21 @@ def test_up_replaces_its_supervisor_as_often_as_it_is_killed(shell: Shell) -> No
     assert rows(shell.db, "SELECT state FROM dq_run") == [("completed",)]
 
 
+def test_whoever_only_puts_work_on_record_keeps_nobody_from_doing_it(shell: Shell) -> None:
+    program = "import dq\nif __name__ == '__main__':\n with dq.Engine('f.db', workers=0): print(flush=True), input()\n"
+    (shell.folder / "holder.py").write_text(program)
+    shell.open_gate()
+    with subprocess.Popen(
+        [sys.executable, "holder.py"], cwd=shell.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        run = shell.start("run", "flows.py:waits", "0", "--workers", "1")
+        wait_until(lambda: rows(shell.db, "SELECT count(*) FROM dq_run") == [(1,)])
+        holder.communicate(b"\n")
+    assert run.communicate(timeout=LIMIT)[0] == "100\n"
+
+
 def test_whoever_reads_a_list_may_stop_reading(shell: Shell) -> None:
     shell.run("start", "flows.py:waits", "3", "--id", "one")
     reader, writer = os.pipe()

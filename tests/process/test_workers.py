@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,3 +148,35 @@ def test_bodies_run_in_worker_processes_of_their_own_session(tmp_path: Path) -> 
 
 def _identity() -> tuple[int, int]:
     return os.getpid(), os.getsid(0)
+
+
+_THREADED = """
+import sys, threading
+import dq
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+@dq.step
+def work(number):
+    return number + 1
+
+
+@dq.workflow
+def main(number):
+    return work(work(number))
+
+
+if __name__ == "__main__":
+    with dq.Engine(sys.argv[1], workers=1) as engine:
+        print(engine.start(main, 1, id="r").result(60), flush=True)
+"""
+
+
+def test_a_script_whose_import_starts_a_thread_is_not_forked(tmp_path: Path) -> None:
+    """A fork would copy locks that other threads hold; members import for themselves instead."""
+    (tmp_path / "script.py").write_text(_THREADED)
+    environ = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "f.db")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout == "3\n", done.stderr
