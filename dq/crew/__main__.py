@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
 import gc
 import json
 import os
@@ -94,7 +93,7 @@ def _take_over(
     clock = SystemClock()
     try:
         store = Store.open(options.db, clock=clock)
-        slots = _slots(options.db + ".slots")
+        slots = SlotReader(open_slots(options.db + ".slots", create=True))
         ownership.evict(slots)
         boot = store.boot(boot_id())
     except BaseException:
@@ -107,14 +106,6 @@ def _take_over(
         supervisor.scheduler.pools[""] = supervisor.scheduler.pools[DEFAULT_EXECUTOR]
     recover(supervisor, slots, boot)
     return supervisor, listen(options.db)
-
-
-def _slots(path: str) -> SlotReader:
-    try:
-        return SlotReader(open_slots(path, create=True))
-    except OSError as error:
-        kind = errors.DiskFull if error.errno == errno.ENOSPC else errors.StoreError
-        raise kind(f"{path} can't be made: {error.strerror}. dq keeps its workers' slots there (4 MiB).") from error
 
 
 def _specs(options: Options) -> dict[str, str]:

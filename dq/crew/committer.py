@@ -133,7 +133,7 @@ class Committer:
     def synced(self) -> None:
         """The thread has finished its sync."""
         seconds = self._thread.finish()
-        if self._in_flight is not None:
+        if seconds is not None and self._in_flight is not None:
             mail, self._in_flight = self._in_flight, None
             self._done(seconds)
             _send(mail)
@@ -216,11 +216,14 @@ class _SyncThread:
     def wait(self) -> None:
         self._finished.wait()
 
-    def finish(self) -> float:
+    def finish(self) -> float | None:
+        """Seconds that the sync took; None while it runs, since the wake may be of the one before."""
         try:
             os.eventfd_read(self.wake_fd)
         except BlockingIOError:
             pass
+        if not self._finished.is_set():
+            return None
         if self._error is not None:
             raise self._error
         return self._seconds

@@ -54,11 +54,15 @@ class Member:
         self.beat_at = now
         self.cpu = -1.0
 
-    def adopt(self, pid: int, started: int) -> None:
-        """The process has told who it is; from now on the kernel tells when it dies."""
+    def adopt(self, pid: int, started: int) -> bool:
+        """The process has told who it is; from now on the kernel tells when it dies. False: it is gone already."""
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
         self.pid = pid
         self.started = started
-        self.pidfd = os.pidfd_open(pid)
+        return True
 
 
 class Lane:

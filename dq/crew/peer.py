@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import select
 import socket
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,12 @@ class Peer:
                 return
             outbox.popleft()
         self.want(select.EPOLLOUT, False)
+
+    def finish(self, deadline: float) -> None:
+        """Waits until everything is sent, but not past the deadline for somebody who does not read."""
+        while self._outbox:
+            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
+            self.flush()  # a timeout is an error, and the outbox is empty after it
 
     def want(self, event: int, wanted: bool) -> None:
         """Turns an epoll event on or off: EPOLLIN off is how a client that sends too much is made to wait."""

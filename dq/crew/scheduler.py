@@ -146,9 +146,7 @@ class Scheduler:
         hungry = deque(m for m in lane.members if self._room(m) > 0)
         while hungry and lane.pending:
             member = hungry.popleft()
-            if not self._claim(lane, member):
-                break
-            if self._room(member) > 0:
+            if self._claim(lane, member) and self._room(member) > 0:
                 hungry.append(member)
 
     def _room(self, member: Member) -> int:
@@ -172,6 +170,8 @@ class Scheduler:
         if segment is None:
             return False
         function = self._ledger.functions[segment.rows[segment.at][2]]
+        if function.cost < 0 and member.outstanding >= lane.pool.slots:
+            return False  # nobody knows how long it would wait there
         rows = self._take(lane, segment, function, member)
         estimate = max(function.cost, 500)
         batch = segment.batch
@@ -312,21 +312,21 @@ class Scheduler:
         back: list[tuple[Row, Batch | None]] = []
         elapsed = int((time.monotonic() - member.busy_since) * 1e9)
         since = member.busy_since
-        for epoch in {epoch for epoch, _ in given}:
+        for epoch in dict.fromkeys(epoch for epoch, _ in given):
             claim = member.claims.get(epoch)
             if claim is None:
                 continue
             ids = [id for e, id in given if e == epoch]
             rows = [claim.open.pop(id) for id in ids if id in claim.open]
-            for row in rows:
-                function = self._ledger.functions[row[2]]
-                function.cost = max(function.cost, elapsed)
             back += [(row, claim.batch) for row in rows]
             self.closed(member, claim, rows)
             if claim.open:
                 steps = _json.encode([row[:2] for row in claim.open.values()]).decode()
                 self._committer.group.trimmed_claims.append((steps, epoch))
                 self._committer.dirty = True
+        for function in {row[2] for claim in member.claims.values() for row in claim.open.values()}:
+            known = self._ledger.functions[function]  # what is left is what it has begun
+            known.cost = max(known.cost, elapsed)
         member.busy_since = since
         member.revoked = bool(member.outstanding)
         self.ahead.discard(member)

@@ -242,16 +242,19 @@ class Supervisor:
     def _heard(self, member: Member, message: frames.Any) -> None:
         match message:
             case frames.Joined(pid, started, nonce) if nonce == member.nonce and not member.pid:
-                member.adopt(pid, started)
-                member.ready = True
-                self.poller.register(member.pidfd, lambda _mask: self._on_death(member))
-                if member.kind == HOST:
-                    self.hosts.functions[member] = {}
+                if member.adopt(pid, started):
+                    self._joined(member)
             case frames.Unfit(text):
                 member.why = text
             case _:
                 if member.kind != HOST or not self.hosts.hear(member, message):
                     raise BadFrame(f"{type(message).__name__} from a {member.kind}")
+
+    def _joined(self, member: Member) -> None:
+        member.ready = True
+        self.poller.register(member.pidfd, lambda _mask: self._on_death(member))
+        if member.kind == HOST:
+            self.hosts.functions[member] = {}
 
     def _on_control(self, member: Member, mask: int) -> None:
         if mask & select.EPOLLOUT:
@@ -344,9 +347,9 @@ class Supervisor:
         for nursery in self.staff.nurseries:
             if nursery.peer is not None:
                 nursery.peer.close()
+        deadline = time.monotonic() + STOP_MAX
         for client in self.clients.all.values():
-            client.peer.sock.setblocking(True)
-            client.peer.flush()
+            client.peer.finish(deadline)
         self.store.close(clean=True)
         return 4 if self.abandoned else 0
 

@@ -86,6 +86,16 @@ def wide(folder: str, count: int) -> list[int]:
     return held.map([folder] * count, [f"w{n}" for n in range(count)], range(count))
 
 
+@dq.step
+def one() -> int:
+    return 1
+
+
+@dq.workflow
+def single() -> int:
+    return one()
+
+
 @dq.workflow
 def poisoned(folder: str) -> str:
     try:

@@ -7,7 +7,9 @@ on disk by then, and no step has two results.
 from __future__ import annotations
 
 import functools
+import os
 import shutil
+import signal
 import subprocess
 from concurrent.futures import wait
 from pathlib import Path
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 
 import dq
+from dq.client.steps import StepFuture
+from tests.process import flows
 from tests.process.crews import rows
 from tests.waiting import wait_until
 
@@ -46,9 +50,9 @@ def _strace() -> None:
         pytest.skip("strace is missing or may not attach here")
 
 
-def attach(pid: int, call: str, when: int, log: Path) -> subprocess.Popen[bytes]:
-    """strace, attached: it kills the process at that call."""
-    options = ["-f", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}", "-o", str(log)]
+def attach(pid: int, call: str, what: str, log: Path) -> subprocess.Popen[bytes]:
+    """strace, attached: it does that to the process at that call."""
+    options = ["-f", "-e", f"trace={call}", "-e", f"inject={call}:{what}", "-o", str(log)]
     with open(f"{log}.err", "wb") as errors:
         tracer = subprocess.Popen(["strace", *options, "-p", str(pid)], stderr=errors)
     wait_until(lambda: b"attached" in Path(f"{log}.err").read_bytes())
@@ -60,13 +64,14 @@ def test_what_was_told_is_in_the_file(tmp_path: Path, call: str, when: int) -> N
     with dq.Engine(tmp_path / "f.db", workers=2) as engine:
         assert engine.submit(abs, -1).result(30) == 1
         first = engine.census().rows[0].pid
-        tracer = attach(first, call, when, tmp_path / "trace")
+        tracer = attach(first, call, f"signal=KILL:when={when}", tmp_path / "trace")
         futures: list[dq.Future[int]] = []
         while tracer.poll() is None and len(futures) < STEPS_MAX:
             futures += [engine.submit(pow, len(futures) + number, 2) for number in range(4)]
             wait(futures[-4:-3], 20)
         tracer.wait(20)
-        told = [future._id for future in futures if future.done()]
+        told = [future._id for future in futures if future.done() and isinstance(future, StepFuture)]
+        assert told
         on_disk = {row[0] for row in rows(tmp_path / "f.db", "SELECT step FROM dq_result")}
         assert set(told) <= on_disk
         wait(futures, 60)
@@ -76,3 +81,28 @@ def test_what_was_told_is_in_the_file(tmp_path: Path, call: str, when: int) -> N
     assert rows(tmp_path / "f.db", "PRAGMA integrity_check") == [("ok",)]
     assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_batch") == [(0,)]
     assert rows(tmp_path / "f.db", "SELECT count(*) FROM dq_claim") == [(0,)]
+
+
+@pytest.mark.parametrize("victim", ["worker", "host", "template", "supervisor", "group"])
+def test_killed_while_a_commit_is_synced(tmp_path: Path, victim: str) -> None:
+    """Each sync takes half a second, and the victim dies in the one that makes the first step's result durable."""
+    (tmp_path / "open-second").touch()
+    with dq.Engine(tmp_path / "f.db", workers=2) as engine:
+        assert engine.start(flows.single, id="warm").result(30) == 1
+        crew = {row.pid: row.kind for row in engine.census().rows}
+        [supervisor] = [pid for pid, kind in crew.items() if kind == "supervisor"]
+        tracer = attach(supervisor, "fdatasync", "delay_enter=500000", tmp_path / "trace")
+        run = engine.start(flows.three, str(tmp_path), id="r")
+        wait_until(lambda: flows.ends(tmp_path, "first"))
+        for pid, kind in crew.items():
+            if victim in (kind, "group"):
+                os.kill(pid, signal.SIGKILL)
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(20)
+        assert run.result(60) == 11
+    # Killed between its last line and its result, a body may run again; nothing else may.
+    again = {1} if victim in ("host", "template") else {1, 2}
+    assert flows.begins(tmp_path, "first") in again
+    assert [flows.begins(tmp_path, name) for name in ("second", "third")] == [1, 1]
+    told = "SELECT count(*), count(DISTINCT step) FROM dq_result WHERE seq IS NOT NULL"
+    assert rows(tmp_path / "f.db", told) == [(4, 4)]

@@ -69,8 +69,42 @@ def test_garbage(engine: dq.Engine, garbage: bytes) -> None:
 
 
 def test_half_a_frame(engine: dq.Engine) -> None:
+    frame = encode(Hello(VERSION, os.getpid(), b"n" * 16, CONTEXT))
     with dial(Path(engine.path)) as sock:
-        sock.sendall(encode(Hello(VERSION, os.getpid(), b"n" * 16, CONTEXT))[:-3])
+        sock.sendall(frame[:-3])
+        assert engine.submit(abs, -4).result(20) == 4, "nobody waits for the rest"
+        sock.sendall(frame[-3:])
+        link = Link(sock)
+        [welcome] = link.receive()
+        assert isinstance(welcome, Welcome)
+        sock.sendall(encode(Flush(1))[:-1])
+
+
+@pytest.mark.parametrize("garbage", [b"\xff" * 64, struct.pack("<I", 3) + b"\x93\x0a\xc0"], ids=["length", "types"])
+def test_garbage_in_the_middle_ends_that_connection_alone(engine: dq.Engine, garbage: bytes) -> None:
+    """What was said before it holds."""
+    future = engine.submit(abs, -6)
+    with dial(Path(engine.path)) as sock:
+        link = Link(sock)
+        link.send(Hello(VERSION, os.getpid(), b"n" * 16, CONTEXT))
+        [welcome] = link.receive()
+        assert isinstance(welcome, Welcome)
+        link.send(Define(1, "builtins:abs", "step", b"d" * 16, b"", "", 3))
+        link.send(Submit([(welcome.first, 1, Codec(None).dumps(((-5,), {}), "a"))]))
+        sock.sendall(garbage)
+        assert any("makes no sense" in str(message) for message in ends(link))
+    assert future.result(20) == 6
+    wait_until(lambda: rows(engine.path, "SELECT sum(state = 'completed') FROM dq_steps") == [(2,)])
+
+
+def test_another_version_is_told_which_one_is_spoken(engine: dq.Engine) -> None:
+    with dial(Path(engine.path)) as sock:
+        sock.sendall(encode(Hello(VERSION + 1, os.getpid(), b"n" * 16, CONTEXT)))
+        [refused] = ends(Link(sock))
+    assert isinstance(refused, Refused)
+    [supervisor] = [row.pid for row in engine.census().rows if row.kind == "supervisor"]
+    for words in (f"(pid {supervisor})", f"version {VERSION} of the protocol", "dq up"):
+        assert words in refused.text
 
 
 def test_a_client_that_speaks_out_of_turn(engine: dq.Engine) -> None:

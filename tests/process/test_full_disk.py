@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,17 +29,16 @@ class Disk:
         self.db = folder / "f.db"
         self._ballast = folder / "ballast"
 
-    def fill(self) -> None:
-        """To the last page."""
-        with open(self._ballast, "ab", buffering=0) as file:
-            try:
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """To the last page, until the block ends."""
+        try:
+            with open(self._ballast, "ab", buffering=0) as file, contextlib.suppress(OSError):
                 while file.write(bytes(1 << 12)):
                     pass
-            except OSError:
-                return
-
-    def make_room(self) -> None:
-        self._ballast.unlink()
+            yield
+        finally:
+            self._ballast.unlink()
 
 
 @pytest.fixture
@@ -51,37 +52,47 @@ def warm(engine: dq.Engine) -> None:
     assert engine.start(misfits.doubled, 1).result(30) == 2
 
 
+class Ear:
+    """What this process and those that it has started have said so far."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+        self.text = ""
+
+    def heard(self, words: str) -> bool:
+        self.text += self._capfd.readouterr().err
+        return words in self.text
+
+
 def test_a_large_result_waits_in_its_worker(disk: Disk, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The step is not failed for it, nor run again: what it has computed is kept until it can be written."""
-    said: list[str] = []
+    ear = Ear(capfd)
     with dq.Engine(disk.db, workers=1) as engine:
         warm(engine)
         future = engine.submit(flows.heavy, str(tmp_path), "heavy", LARGE)
         wait_until(lambda: flows.begins(tmp_path, "heavy"))
-        disk.fill()
-        (tmp_path / "open-heavy").touch()
-        wait_until(lambda: said.append(capfd.readouterr().err) or "waits until there is room" in "".join(said))
-        assert f"no room for a value of {LARGE}" in "".join(said)[:2000].replace(str(LARGE + 12), str(LARGE))
-        assert f"df -h {disk.folder}" in "".join(said)
-        assert not future.done()
-        disk.make_room()
+        with disk.full():
+            (tmp_path / "open-heavy").touch()
+            wait_until(lambda: ear.heard("waits until there is room"))
+            assert not future.done()
         assert future.result(30) == bytes(LARGE)
+    assert f"dq: no room for a value of {LARGE + 9} bytes in {disk.db}.blobs: the disk is full" in ear.text
+    assert f"`df -h {disk.folder}`" in ear.text
+    assert ear.text.count("no room") == 1, "it is not told again and again"
     assert flows.begins(tmp_path, "heavy") == 1
     assert rows(disk.db, "SELECT count(*) FROM dq_attempt") == [(0,)]
 
 
 def test_a_large_argument_waits_in_its_host(disk: Disk, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A workflow is neither failed nor blocked for it."""
-    said: list[str] = []
+    ear = Ear(capfd)
     with dq.Engine(disk.db, workers=1) as engine:
         warm(engine)
         run = engine.start(flows.handing_on, str(tmp_path), LARGE, id="r")
         wait_until(lambda: flows.begins(tmp_path, "workflow"))
-        disk.fill()
-        (tmp_path / "open-workflow").touch()
-        wait_until(lambda: said.append(capfd.readouterr().err) or "waits until there is room" in "".join(said))
-        assert run.status == "running"
-        disk.make_room()
+        with disk.full():
+            (tmp_path / "open-workflow").touch()
+            wait_until(lambda: ear.heard("waits until there is room"))
         assert run.result(30) == LARGE
     assert flows.begins(tmp_path, "workflow") == 1
 
@@ -90,12 +101,11 @@ def test_a_client_is_told_at_once(disk: Disk) -> None:
     """What it could not hand over is still its own, so it need not wait."""
     with dq.Engine(disk.db, workers=1) as engine:
         warm(engine)
-        disk.fill()
-        with pytest.raises(dq.DiskFull, match=rf"no room for a value .*df -h {disk.folder}"):
-            engine.submit(misfits.length, bytes(LARGE))
-        with pytest.raises(dq.DiskFull):
-            engine.start(misfits.measured, bytes(LARGE), id="r")
-        disk.make_room()
+        with disk.full():
+            with pytest.raises(dq.DiskFull, match=rf"no room for a value .*df -h {disk.folder}"):
+                engine.submit(misfits.length, bytes(LARGE))
+            with pytest.raises(dq.DiskFull):
+                engine.start(misfits.measured, bytes(LARGE), id="r")
         assert engine.submit(misfits.length, bytes(LARGE)).result(30) == LARGE
         assert engine.start(misfits.measured, bytes(LARGE), id="r").result(30) == LARGE
     assert not list(disk.folder.rglob("*.tmp"))
@@ -106,30 +116,29 @@ def test_a_supervisor_that_ends_meanwhile_has_a_successor_when_there_is_room(
     disk: Disk, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     """It can be stopped although it can't write; what it held was promised to nobody."""
+    ear = Ear(capfd)
     caplog.set_level(logging.DEBUG, "dq")
     with dq.Engine(disk.db, workers=2) as engine:
         warm(engine)
         [supervisor] = [row.pid for row in engine.census().rows if row.kind == "supervisor"]
-        disk.fill()
-        futures = [engine.submit(misfits.length, bytes(200_000)) for _ in range(30)]
-        wait_until(lambda: "tries again until there is room" in caplog.text)
-        os.kill(supervisor, number)
-        wait_until(lambda: "tries again to start its supervisor until there is room" in caplog.text)
-        assert not all(future.done() for future in futures)
-        disk.make_room()
+        with disk.full():
+            futures = [engine.submit(misfits.length, bytes(200_000)) for _ in range(30)]
+            wait_until(lambda: "tries again until there is room" in caplog.text)
+            os.kill(supervisor, number)
+            wait_until(lambda: "tries again to start its supervisor until there is room" in caplog.text)
+            assert not all(future.done() for future in futures)
         assert [future.result(60) for future in futures] == [200_000] * 30
         [successor] = [row.pid for row in engine.census().rows if row.kind == "supervisor"]
         assert successor != supervisor
-    if number == signal.SIGTERM:
-        assert "The supervisor stops; its successor goes on from what is on disk." in capfd.readouterr().err
+    assert ear.heard("The supervisor stops; its successor goes on from what is on disk.") == (number == signal.SIGTERM)
     assert rows(disk.db, "SELECT count(*) FROM dq_result WHERE state = 'completed'") == [(31,)]
 
 
-def test_a_full_disk_at_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["16k", "64k", "2m"])
+def test_a_full_disk_at_the_start(tmp_path: Path, size: str) -> None:
     """Whatever file finds no room: the database, its lock, its slots."""
-    for size in ("16k", "64k", "2m"):
-        with tmpfs(tmp_path / size, f"size={size}") as folder:
-            with pytest.raises(dq.DiskFull, match="no room left for .*df -h"):
-                dq.Engine(folder / "f.db")
-            with pytest.raises(dq.DiskFull):
-                dq.Executor(folder / "f.db")
+    with tmpfs(tmp_path / "disk", f"size={size}") as folder:
+        with pytest.raises(dq.DiskFull, match="no room left for .*df -h"):
+            dq.Engine(folder / "f.db")
+        with pytest.raises(dq.DiskFull):
+            dq.Executor(folder / "f.db")

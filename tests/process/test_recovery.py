@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -22,11 +23,15 @@ def test_an_innocent_step_survives_many_deaths_of_its_supervisor(tmp_path: Path)
     with dq.Engine(tmp_path / "f.db", workers=1) as engine:
         future = engine.submit(persistent, str(tmp_path), 6)
         for count in range(1, 6):
-            wait_until(lambda count=count: flows.begins(tmp_path, "step") == count)
+            wait_until(functools.partial(begun, tmp_path, count))
             [supervisor] = [row.pid for row in engine.census().rows if row.kind == "supervisor"]
             os.kill(supervisor, signal.SIGKILL)
         assert future.result(30) == 6
     assert rows(tmp_path / "f.db", "SELECT outcome, charged FROM dq_attempt") == [("lost", 0)] * 5
+
+
+def begun(folder: Path, count: int) -> bool:
+    return flows.begins(folder, "step") == count
 
 
 @dq.step
@@ -191,9 +196,10 @@ def test_edited_code_gets_a_template_of_its_own(tmp_path: Path) -> None:
         assert script(tmp_path, "one").communicate(timeout=60)[0] == "oneoneone\n"
         path = tmp_path / "one.py"
         path.write_text(path.read_text().replace("{value}one", "{value}1"))
+        (tmp_path / "open-one-more-b").touch()
         again = subprocess.run(
             [sys.executable, str(path), str(tmp_path), "one-more"], env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-            text=True, stdout=subprocess.PIPE, timeout=60, check=True, input=(tmp_path / "open-one-more-b").touch(),
+            text=True, stdout=subprocess.PIPE, timeout=60, check=True,
         )  # fmt: skip
         assert again.stdout == "111\n"
 

@@ -119,4 +119,3 @@ def test_ctrl_c_twice_hands_back_at_once(tmp_path: Path) -> None:
     assert flows.ends(tmp_path, "first") == 0
     assert members(tmp_path / "f.db") == []
     assert rows(tmp_path / "f.db", "SELECT outcome, charged FROM dq_attempt") == [("lost", 0)]
-

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from dq.client.connection import Connection
 from dq.client.launcher import Launcher
+from dq.client.steps import StepFuture
 from dq.executor import frames, functions
 from dq.executor.codec import Codec
 from dq.executor.link import Closed, Link
@@ -219,3 +220,7 @@ def connected(db: Path) -> Iterator[Connection]:
     finally:
         if not line.is_ended:
             line.close()
+
+
+def submit(line: Connection, function: Any, *args: Any) -> StepFuture[Any]:
+    return line.submit(*line.table.call(function, args, {}))

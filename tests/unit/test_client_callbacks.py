@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from dq.client import pump
 from dq.client.connection import Connection
 from dq.client.steps import StepFuture
 from dq.executor import frames
-from tests.unit.standin import Standin, connected
+from tests.unit.standin import Standin, connected, submit
 from tests.waiting import wait_until
 
 
@@ -24,28 +23,6 @@ def double(number: int) -> int:
 
 def fail(text: str) -> None:
     raise ValueError(text)
-
-
-def submit(line: Connection, function: Any, *args: Any) -> StepFuture[Any]:
-    return line.submit(*line.table.call(function, args, {}))
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "f.db"
-
-
-@pytest.fixture
-def supervisor(db: Path) -> Iterator[Standin]:
-    standin = Standin(db)
-    yield standin
-    standin.die()
-
-
-@pytest.fixture
-def line(db: Path, supervisor: Standin) -> Iterator[Connection]:
-    with connected(db) as connection:
-        yield connection
 
 
 def test_submit_waits_while_too_much_is_not_on_disk(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

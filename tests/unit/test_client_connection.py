@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from dq.client.steps import StepFuture
 from dq.executor import frames
 from dq.executor.codec import Codec
 from dq.model.states import COMPLETED, DEAD
-from tests.unit.standin import STEPS, Standin, connected
+from tests.unit.standin import STEPS, Standin, connected, submit
 from tests.waiting import wait_until
 
 
@@ -29,32 +28,10 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
-def submit(line: Connection, function: Any, *args: Any) -> StepFuture[Any]:
-    return line.submit(*line.table.call(function, args, {}))
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "f.db"
-
-
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most tests here are about single frames: no row waits for company."""
     monkeypatch.setattr(pump, "MANY_FRAMES", 1 << 30)
-
-
-@pytest.fixture
-def supervisor(db: Path) -> Iterator[Standin]:
-    standin = Standin(db)
-    yield standin
-    standin.die()
-
-
-@pytest.fixture
-def line(db: Path, supervisor: Standin) -> Iterator[Connection]:
-    with connected(db) as connection:
-        yield connection
 
 
 def test_a_result_comes_back(line: Connection, supervisor: Standin) -> None:

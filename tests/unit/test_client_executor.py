@@ -32,17 +32,10 @@ async def later(number: int) -> int:
     return number + 1
 
 
-@pytest.fixture
-def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def no_supervisor_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines find the stand-in, or nobody."""
     monkeypatch.setattr(engine_module, "Launcher", lambda path, options: Launcher(path, None))
-    return tmp_path / "f.db"
-
-
-@pytest.fixture
-def supervisor(db: Path) -> Iterator[Standin]:
-    standin = Standin(db)
-    yield standin
-    standin.die()
 
 
 @pytest.fixture

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dq
 from tests.unit import scripted
-
-
-@pytest.fixture
-def crew(tmp_path: Path) -> Iterator[scripted.Crew]:
-    yield from scripted.crew(tmp_path)
 
 
 @dq.step

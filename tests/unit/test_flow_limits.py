@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,43 +9,7 @@ import pytest
 import dq
 from dq.executor import frames
 from tests.unit import scripted
-
-
-@pytest.fixture
-def crew(tmp_path: Path) -> Iterator[scripted.Crew]:
-    yield from scripted.crew(tmp_path)
-
-
-@dq.step
-def double(n: int) -> int:
-    return 2 * n
-
-
-@dq.step
-def fail(text: str) -> None:
-    raise ValueError(text)
-
-
-@dq.workflow
-def chain(count: int) -> int:
-    total = 0
-    for n in range(count):
-        total += double(n)
-    return total
-
-
-@dq.workflow
-def both(a: int, b: int) -> list[Any]:
-    first, second = double.submit(a), double.submit(b)
-    seen = [(first.done(), second.done())]
-    result = first.result()
-    seen.append((first.done(), second.done()))
-    return [result, second.result(), seen]
-
-
-@dq.workflow
-def fan(count: int) -> list[int]:
-    return double.map(range(count))
+from tests.unit.flowsteps import chain, double
 
 
 def test_a_workflow_that_is_not_there_blocks_the_run(crew: scripted.Crew) -> None:
