@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import socket
 import sys
 
@@ -19,7 +20,7 @@ from dq.crew.ownership import Ownership, boot_id
 from dq.crew.recovery import recover
 from dq.crew.supervisor import Options, Supervisor
 from dq.executor import discovery
-from dq.executor.slots import SlotReader, open_slots
+from dq.executor.slots import SLOTS, SlotReader, open_slots
 from dq.model.clock import SystemClock
 from dq.store import faults, place
 from dq.store.store import Store
@@ -27,6 +28,7 @@ from dq.store.store import Store
 _PR_SET_CHILD_SUBREAPER = 36
 DEFAULT_EXECUTOR = "cpu"
 UNUSABLE, DISK_FAILED, IN_USE = 3, 70, 75
+MEMBERS_MAX = SLOTS - 32  # the other slots are for hosts
 
 
 def parse(arguments: list[str]) -> tuple[Options, int]:
@@ -79,6 +81,7 @@ def prepare(options: Options) -> tuple[Supervisor, socket.socket]:
     place.check_file(options.db)
     specs = _specs(options)
     sizes = {name: _sizes(spec) for name, spec in specs.items()}
+    _check_room(sum(members for members, _ in sizes.values()))
     try:
         return _take_over(options, specs, sizes)
     except OSError as error:
@@ -120,6 +123,17 @@ def _sizes(text: str) -> tuple[int, int]:
     spec = discovery.parse(text)
     kind = discovery.load(spec.name)
     return kind.members(spec.size), kind.slots(spec.size)
+
+
+def _check_room(members: int) -> None:
+    """Makes room for the descriptors of so many worker processes. Raises BadExecutor where they are too many."""
+    if members > MEMBERS_MAX:
+        raise errors.BadExecutor(
+            f"{members} worker processes are more than one supervisor can keep, which is {MEMBERS_MAX}. Ask for fewer, "
+            "or for threads: `--executor io=thread:1000`."
+        )
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def listen(db: str) -> socket.socket:

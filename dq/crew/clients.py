@@ -268,7 +268,7 @@ class Clients:
         self.answer(client, frames.Record(message.ticket, row.id, name, row.state, row.reason or "", done, steps))
 
     def _cancel(self, client: Client, message: frames.Cancel) -> None:
-        taken = self._scheduler.withdraw(client.peer.fd, set(message.steps))
+        taken = self._scheduler.withdraw(client.peer, set(message.steps))
         payload = self._results.cancelled
         now = self._sup.clock.now()
         for row, batch in taken:

@@ -63,7 +63,12 @@ class Door:
 
     def _introduce(self, peer: Peer, message: frames.Any) -> None:
         if not isinstance(message, frames.Hello) or message.version != frames.VERSION:
-            text = f"this supervisor (pid {self._sup.pid}) speaks version {frames.VERSION} of the protocol"
+            pid = self._sup.pid
+            text = (
+                f"this supervisor (pid {pid}) speaks version {frames.VERSION} of the protocol, and was spoken to in another: "
+                f"two versions of dq meet on one file. Stop it with `kill {pid}` (it drains first; what is not done stays "
+                "on record), then start one of your version with `dq up`, or open your engine again."
+            )
             peer.send(frames.Refused(0, "DqError", text))
             peer.closed = True
             return

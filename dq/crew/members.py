@@ -21,7 +21,7 @@ class Member:
     """A worker, bridge or host. It is `ready` between its Joined frame and its death or its Stop."""
 
     __slots__ = (
-        "beat", "beat_at", "born_at", "busy_since", "claims", "control", "cpu", "defined", "died", "epochs", "finished",
+        "beat", "beat_at", "born_at", "busy_since", "claims", "control", "cpu", "cpu_at", "defined", "died", "epochs", "finished",
         "kind", "lane", "load", "nonce", "nursery", "outstanding", "peer", "pid", "pidfd", "ready", "revoked", "runs",
         "slot", "started", "stopping", "why",
     )  # fmt: skip
@@ -53,6 +53,7 @@ class Member:
         self.beat = 0
         self.beat_at = now
         self.cpu = -1.0
+        self.cpu_at = now
 
     def adopt(self, pid: int, started: int) -> bool:
         """The process has told who it is; from now on the kernel tells when it dies. False: it is gone already."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -79,7 +80,11 @@ class Nursery:
         with theirs:
             fd = theirs.fileno()
             command = [self.context.python or sys.executable, "-P", "-m", "dq.crew.template", mode, str(fd), self._db]
-            process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)
+            try:
+                process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)
+            except OSError:
+                ours.close()
+                raise
         peer = Peer(ours, self._poller)
         peer.send(Hello(VERSION, os.getpid(), b"", self.context))
         return peer, process
@@ -130,6 +135,10 @@ class Nursery:
     def dead(self) -> bool:
         """Whether the kernel says so; reaps the process."""
         return self._process is not None and self._process.poll() is not None
+
+    def kill(self) -> None:
+        """Ends the template; what it has forked is not touched."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def buried(self, now: float) -> None:
         """The template is dead. It is started again when it is needed and its back-off is over."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dq.crew.claims import Batch, Claim, Row
 
 TICK = 1.0  # seconds between two looks at the beats
+STARVED = 2.0  # seconds that a process may have to wait for a processor
 GRACE = 3.0  # a gap this long between two ticks means that the supervisor itself was stopped
 
 
@@ -118,7 +119,9 @@ class Watch:
         if state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
             return f"stopped for more than {self._hang:g} s"
         spent = float(times.user + times.system)
+        now = time.monotonic()
         if spent != member.cpu:
-            member.cpu = spent
-            return ""
+            member.cpu, member.cpu_at = spent, now
+        if now - member.cpu_at <= max(self._hang, STARVED):
+            return ""  # on a machine that is busy, no progress for a moment says nothing
         return f"no heartbeat and no progress for more than {self._hang:g} s"

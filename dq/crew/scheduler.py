@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dq.crew.committer import Committer
     from dq.crew.ledger import Function, Ledger, Run
     from dq.crew.nursery import Nursery
+    from dq.crew.peer import Peer
     from dq.model.clock import Clock
     from dq.store.store import Store
 
@@ -118,16 +119,22 @@ class Scheduler:
             lane.turns.append(owner)
         return queue
 
-    def withdraw(self, owner: int, ids: set[int]) -> list[tuple[Row, Batch]]:
-        """Takes pending rows out of an owner's queues: those of `ids` that nobody has claimed."""
+    def withdraw(self, owner: Peer, ids: set[int]) -> list[tuple[Row, Batch]]:
+        """Takes pending rows of an owner out of the queues: those of `ids` that nobody has claimed.
+
+        What an earlier supervisor has left waits in a queue that is nobody's, whoever has adopted it since.
+        """
         taken: list[tuple[Row, Batch]] = []
+        least, most = min(ids, default=0), max(ids, default=0)
         for lane in self.lanes.values():
-            for segment in lane.queues.get(owner, ()):
-                if segment.batch is None:
+            for segment in [segment for queue in lane.queues.values() for segment in queue]:
+                batch = segment.batch
+                if batch is None or batch.owner is not owner or batch.first > most or batch.last < least:
                     continue
-                self._load(segment, segment.left)
+                while self._load(segment, segment.left):
+                    pass
                 kept = [row for row in segment.rows[segment.at :] if row[0] not in ids]
-                gone = [(row, segment.batch) for row in segment.rows[segment.at :] if row[0] in ids]
+                gone = [(row, batch) for row in segment.rows[segment.at :] if row[0] in ids]
                 segment.rows, segment.at = kept, 0
                 lane.pending -= len(gone)
                 self.unload([row for row, _ in gone])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 START_MAX = 20.0  # seconds that a new member may take until it is ready
 SPAWN_MAX = 120.0  # the same where it imports everything itself
 TURN = 1.0  # seconds that a member may stay while another lane has none
+STARTING_MAX = 32  # members of a lane that are on their way: their orders must fit into the template's socket
 GIVE_UP = 5  # members of a lane that died before they joined, in a row, until people are told
 
 
@@ -41,6 +42,7 @@ class Staff:
         self._notice = notice
         self.hear: Callable[[Member, int], None]
         self.hear_control: Callable[[Member, int], None]
+        self.lose: Callable[[Member], None]  # a member that will never come
         self.refuse: Callable[[Nursery], bool]  # tells clients that their script lacks its guard
         self.members: set[Member] = set()
         self.hosts: dict[int, Member] = {}  # by context
@@ -87,10 +89,24 @@ class Staff:
         if nursery.ready:
             return nursery.preload(self._ledger.modules(nursery.context_id))
         if nursery.peer is None and now >= nursery.retry_at and not self.closing:
-            peer = nursery.start()
-            self._poller.handle(peer.fd, lambda mask: self._on_template(nursery, mask))
-            self._poller.register(nursery.pidfd, lambda _mask: self._template_died(nursery))
+            self._start(nursery, now)
         return False
+
+    def _start(self, nursery: Nursery, now: float) -> None:
+        try:
+            peer = nursery.start()
+        except OSError as error:
+            before = nursery.trouble
+            nursery.trouble = str(error)
+            nursery.buried(now)
+            if nursery.trouble != before:
+                self._notice(
+                    f"dq can't start {nursery.context.python}, which runs {nursery.context.script or 'the code'}: {error}. "
+                    f"Its steps wait. dq tries again when a client connects, and every {BROKEN_WAIT:.0f} s."
+                )
+            return
+        self._poller.handle(peer.fd, lambda mask: self._on_template(nursery, mask))
+        self._poller.register(nursery.pidfd, lambda _mask: self._template_died(nursery))
 
     def _on_template(self, nursery: Nursery, mask: int) -> None:
         peer = nursery.peer
@@ -114,9 +130,12 @@ class Staff:
             return
         self._poller.unregister(nursery.pidfd)
         nursery.buried(time.monotonic())
+        if nursery.spawns:
+            return  # what it was asked for are processes of their own
         for member in [m for m in self.members if m.nursery is nursery and not m.pid]:
-            member.peer.closed = True  # it was asked for and will never come
-            self.hear(member, 0)
+            self.hear(member, 0)  # it may have joined a moment ago
+            if not member.pid:
+                self.lose(member)
 
     def keep(self, now: float) -> None:
         """Hires what is missing. Called in each turn; cheap when nothing is."""
@@ -129,6 +148,17 @@ class Staff:
         for host in [host for host in self.retiring if not host.runs]:
             self.retiring.discard(host)
             self.dismiss(host)
+        if len(self.nurseries) > len(self._scheduler.nurseries):
+            self._end_templates()
+
+    def _end_templates(self) -> None:
+        """Ends templates of code that was edited since, when their last member has left."""
+        kept = {*self._scheduler.nurseries.values(), *[member.nursery for member in self.members]}
+        for nursery in [nursery for nursery in self.nurseries if nursery not in kept]:
+            if nursery.pid:
+                nursery.kill()
+            else:
+                self.nurseries.remove(nursery)
 
     def _staff(self, lane: Lane, now: float) -> None:
         if not lane.pending and not lane.members:
@@ -140,7 +170,10 @@ class Staff:
         if len(lane.members) >= wanted or now < lane.retry_at or not self._prepare(lane.nursery, now):
             return
         while len(lane.members) < wanted and lane.pool.count < lane.pool.size:
-            self._hire(WORKER, lane, lane.nursery, lane.pool.spec, now)
+            if not self._free or sum(not member.pid for member in lane.members) >= STARTING_MAX:
+                return
+            if self._hire(WORKER, lane, lane.nursery, lane.pool.spec, now) is None:
+                return
         if len(lane.members) < wanted:
             self._make_room(lane, now)
 
@@ -172,12 +205,21 @@ class Staff:
     def _host(self, context_id: int, now: float) -> None:
         nursery = self.nursery(context_id)
         _, retry_at = self.host_failures.get(context_id, (0, 0.0))
-        if context_id not in self.hosts and now >= retry_at and self._prepare(nursery, now):
-            self.hosts[context_id] = self._hire(HOST, None, nursery, "", now)
+        if context_id not in self.hosts and now >= retry_at and self._prepare(nursery, now) and self._free:
+            host = self._hire(HOST, None, nursery, "", now)
+            if host is not None:
+                self.hosts[context_id] = host
 
-    def _hire(self, kind: str, lane: Lane | None, nursery: Nursery, executor: str, now: float) -> Member:
+    def _hire(self, kind: str, lane: Lane | None, nursery: Nursery, executor: str, now: float) -> Member | None:
+        """A new member, or None where the system has no room for one now."""
         member = Member(kind, lane, nursery, self._free.pop(), nonce(), now)
-        nursery.fork(member, executor, self._ledger.boot_epoch)
+        try:
+            nursery.fork(member, executor, self._ledger.boot_epoch)
+        except OSError as error:
+            self._free.append(member.slot)
+            member.why = f"the system refuses another process or descriptor ({error})"
+            self._count_failure(member, lane, now)
+            return None
         self.members.add(member)
         if lane is not None:
             lane.members.append(member)

@@ -88,6 +88,7 @@ class Supervisor:
         self.scheduler.open_nursery = self.staff.nursery
         self.staff.hear = self._on_member
         self.staff.hear_control = self._on_control
+        self.staff.lose = lambda member: self._lost(member, Death(-1, 0))
         self.staff.refuse = self.clients.refuse
         self.watch = Watch(slots, options.hang)
         self._memory_kills = MemoryKills()
@@ -180,7 +181,7 @@ class Supervisor:
             member.why = "it did not start in time"
             self.staff.kill(member, member.why)
             if not member.pid:
-                self._lost(member, Death(-1, 0))
+                self.staff.lose(member)
         self.staff.look_again()
         self.committer.tidy()
         _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
@@ -227,7 +228,7 @@ class Supervisor:
             member.died = True
             self.poller.unregister(peer.fd)
             if not member.pid:
-                self._lost(member, Death(-1, 0))
+                self.staff.lose(member)
 
     def _hear_member(self, member: Member, read: Callable[[], Sequence[frames.Any]]) -> None:
         try:

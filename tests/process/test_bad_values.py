@@ -37,7 +37,7 @@ def test_arguments(engine: dq.Engine, argument: Any, where: str) -> None:
 
 def test_arguments_of_an_executors_call_fail_its_future(tmp_path: Path) -> None:
     with dq.Executor(tmp_path / "f.db", max_workers=1) as pool:
-        future = pool.submit(misfits.length, data=[threading.Lock()])  # type: ignore[call-overload]
+        future = pool.submit(misfits.length, data=[threading.Lock()])  # type: ignore[arg-type]
         with pytest.raises(dq.NotPicklable, match=rf"kwargs\['data'\]\[0\]: {LOCK}"):
             future.result(20)
         lock = threading.Lock()
@@ -46,7 +46,7 @@ def test_arguments_of_an_executors_call_fail_its_future(tmp_path: Path) -> None:
         with pytest.raises(dq.NotPicklable, match=rf"result\.rows\[3\]\.lock: {LOCK}"):
             pool.submit(misfits.Report).result(20)
         with pytest.raises(dq.NotPicklable, match=rf"args\[0\]: {LOCK}"):
-            list(pool.map(misfits.double, [1, lock]))  # type: ignore[list-item]
+            list(pool.map(misfits.double, [1, lock]))
         assert pool.submit(misfits.double, 2).result(20) == 4
 
 
@@ -80,7 +80,7 @@ def test_what_is_nested_too_deeply(engine: dq.Engine, tmp_path: Path) -> None:
     with pytest.raises(dq.NotPicklable, match=r"args\[1\]: nested too deeply .* flatter"):
         engine.submit(max, 1, nest)
     with pytest.raises(dq.NotPicklable, match=r"args\[0\]: nested too deeply"):
-        engine.start(misfits.doubled, nest, id="r")  # type: ignore[arg-type]
+        engine.start(misfits.doubled, nest, id="r")
     misfits.take_apart(nest)
     for step in (misfits.too_deep, misfits.too_long):
         with pytest.raises(dq.NotPicklable, match="result: nested too deeply"):

@@ -18,6 +18,7 @@ from dq.executor.frames import (
     Context,
     Define,
     Flush,
+    Flushed,
     Hello,
     Refused,
     Results,
@@ -82,7 +83,7 @@ def test_half_a_frame(engine: dq.Engine) -> None:
 
 @pytest.mark.parametrize("garbage", [b"\xff" * 64, struct.pack("<I", 3) + b"\x93\x0a\xc0"], ids=["length", "types"])
 def test_garbage_in_the_middle_ends_that_connection_alone(engine: dq.Engine, garbage: bytes) -> None:
-    """What was said before it holds."""
+    """What was on disk before it is done."""
     future = engine.submit(abs, -6)
     with dial(Path(engine.path)) as sock:
         link = Link(sock)
@@ -91,6 +92,10 @@ def test_garbage_in_the_middle_ends_that_connection_alone(engine: dq.Engine, gar
         assert isinstance(welcome, Welcome)
         link.send(Define(1, "builtins:abs", "step", b"d" * 16, b"", "", 3))
         link.send(Submit([(welcome.first, 1, Codec(None).dumps(((-5,), {}), "a"))]))
+        link.send(Flush(1))
+        said: list[object] = []
+        while Flushed(1) not in said:
+            said += link.receive()
         sock.sendall(garbage)
         assert any("makes no sense" in str(message) for message in ends(link))
     assert future.result(20) == 6

@@ -36,8 +36,9 @@ def test_a_map_over_a_million(engine: dq.Engine) -> None:
 
     def numbers() -> Iterator[int]:
         nonlocal drawn
-        for drawn in range(MILLION):
-            yield drawn
+        for number in range(MILLION):
+            drawn = number
+            yield number
 
     before = reset()
     for taken, result in enumerate(engine.map(misfits.double, numbers())):
@@ -70,7 +71,8 @@ def test_large_results_that_nobody_takes_yet(engine: dq.Engine) -> None:
 
     def sizes() -> Iterator[int]:
         nonlocal drawn
-        for drawn in range(1, 1001):
+        while drawn < 1000:
+            drawn += 1
             yield 200_192
 
     before = reset()

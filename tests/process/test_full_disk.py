@@ -138,7 +138,7 @@ def test_a_supervisor_that_ends_meanwhile_has_a_successor_when_there_is_room(
 def test_a_full_disk_at_the_start(tmp_path: Path, size: str) -> None:
     """Whatever file finds no room: the database, its lock, its slots."""
     with tmpfs(tmp_path / "disk", f"size={size}") as folder:
-        with pytest.raises(dq.DiskFull, match="no room left for .*df -h"):
+        with pytest.raises(dq.DiskFull, match=r"no room left for .*df -h"):
             dq.Engine(folder / "f.db")
         with pytest.raises(dq.DiskFull):
             dq.Executor(folder / "f.db")

@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import numpy
-import numpy.typing
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 import dq
@@ -40,10 +40,10 @@ def test_a_result_and_an_argument_of_a_hundred_megabytes(engine: dq.Engine) -> N
 
 def test_an_array_of_a_hundred_megabytes(engine: dq.Engine) -> None:
     """Its buffer lies in the file as it is; the reader maps it, and may write to what is its own."""
-    array: numpy.typing.NDArray[Any] = numpy.arange(LARGE // 8, dtype="f8")
+    array: npt.NDArray[Any] = np.arange(LARGE // 8, dtype="f8")
     back = engine.submit(misfits.same, array).result(60)
     assert back.dtype == array.dtype
-    assert numpy.array_equal(back, array)
+    assert np.array_equal(back, array)
     back[0] = 7.0
     assert engine.submit(misfits.negated, array).result(60)[1] == -1.0
     found = peaks(engine)

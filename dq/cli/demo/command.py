@@ -71,7 +71,8 @@ def command(
         kept = bool(kept or outcome.faults)
     except DqError:
         kept = True
-        print(f"dq: what there is to see of it is kept beside {play.db}", file=sys.stderr)
+        if place:
+            print(f"dq: what there is to see of it is kept in {place}", file=sys.stderr)
         raise
     finally:
         if not kept:

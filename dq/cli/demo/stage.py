@@ -25,8 +25,8 @@ _HERE = Path(__file__).parent
 _REFRESH = 0.1  # seconds between two looks at the progress
 _STALL = 120.0  # seconds without any body coming to its end after which the demo gives up
 _CENSUS = 0.5  # seconds between two questions who is at work
-_ENOUGH = 2_000_000  # bytes of source that are some seconds of work
-_A_KILL = 500_000  # more bytes of source for each kill, so that all of them find somebody at work
+_ENOUGH = 1_000_000  # bytes of source that are some seconds of work
+_A_KILL = 400_000  # more bytes of source for each kill, so that all of them find somebody at work
 _PASSES = 2000  # the most, for files that are all but empty
 
 
