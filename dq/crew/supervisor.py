@@ -256,6 +256,8 @@ class Supervisor:
         self.poller.register(member.pidfd, lambda _mask: self._on_death(member))
         if member.kind == HOST:
             self.hosts.functions[member] = {}
+        if self.stopping:
+            self.staff.dismiss(member)  # it was on its way when the others were sent home
 
     def _on_control(self, member: Member, mask: int) -> None:
         if mask & select.EPOLLOUT:

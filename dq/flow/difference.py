@@ -23,7 +23,7 @@ def explain(where: str, name: str, recorded: Any, now: tuple[tuple[Any, ...], di
 
     Args:
         where: Which step of which branch.
-        name: The step's function.
+        name: The step, as the record calls it.
         recorded: The recorded (args, kwargs), or the exception that reading them raised.
         now: What the code asks for: (args, kwargs).
     """
@@ -54,6 +54,7 @@ def show(value: Any) -> str:
 
 
 def _call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    name = name.partition(" at ")[0].rpartition(":")[2].rpartition(".")[2]
     shown = [show(value) for value in args] + [f"{key}={show(value)}" for key, value in kwargs.items()]
     return f"{name}({', '.join(shown)})"
 

@@ -12,7 +12,7 @@ import inspect
 import weakref
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from dq.errors import DqError
@@ -46,6 +46,7 @@ class FlowLoop(asyncio.BaseEventLoop):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
+        self._queue: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
         self._run = run
         self._count = 0
         self._tasks: weakref.WeakSet[FlowTask[Any]] = weakref.WeakSet()
@@ -54,10 +55,6 @@ class FlowLoop(asyncio.BaseEventLoop):
     @property
     def ready(self) -> bool:
         return bool(self._queue)
-
-    @property
-    def _queue(self) -> deque[asyncio.Handle]:
-        return cast("deque[asyncio.Handle]", self._ready)  # type: ignore[attr-defined]
 
     @property
     def scope(self) -> Scope:
@@ -79,20 +76,24 @@ class FlowLoop(asyncio.BaseEventLoop):
         finally:
             events._set_running_loop(None)
 
-    def _until(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        while not all(task.done() for task in tasks):
-            if not self._queue:
-                if not self._run.can_go_on():
+    def _until(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        queue, run, waiting = self._queue, self._run, list(tasks)
+        while waiting:
+            if waiting[-1].done():
+                waiting.pop()
+                continue
+            if not queue:
+                if not run.can_go_on():
                     raise DqError(
                         "the workflow waits for something that nothing can bring about: no step is under way, and "
                         "no task is ready"
                     )
-                self._run.park(self)
-            for _ in range(len(self._queue)):
-                handle = self._queue.popleft()
+                run.park(self)
+            for _ in range(len(queue)):
+                handle = queue.popleft()
                 if not handle.cancelled():
                     handle._run()
-                self._run.check()
+                run.check()
 
     def leave(self) -> asyncio.Task[Any] | None:
         """Steps aside in the middle of a callback, so that other runs' loops can run in this thread."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dq.flow.host import Host
     from dq.flow.journal import Target
     from dq.flow.loop import FlowLoop
+    from dq.flow.registry import Function
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -38,7 +39,6 @@ class Run:
 
     __slots__ = (
         "_args",
-        "_body",
         "_host",
         "_loop",
         "callbacks",
@@ -64,7 +64,6 @@ class Run:
         self.greenlet = greenlet(self._main, host.greenlet)
         self._host = host
         self._loop: FlowLoop | None = None
-        self._body: Callable[..., Any]
         self._args = args
 
     def runnable(self) -> bool:
@@ -161,7 +160,7 @@ class Run:
         if step.is_async:
             return self._call_later(step, args, kwargs)
         done = Completion()
-        self._request(step, args, kwargs, done, self.journal.expect, 0)
+        self._request(step, args, kwargs, done)
         self.park(done)
         return self.value(done.status, done.payload)
 
@@ -172,14 +171,15 @@ class Run:
     def submit(self, step: Step[..., Any], args: Args, kwargs: Kwargs) -> FlowFuture[Any]:
         """Asks for a step without waiting."""
         future: FlowFuture[Any] = FlowFuture(self)
-        self._request(step, args, kwargs, future, self.journal.expect, 0)
+        self._request(step, args, kwargs, future)
         return future
 
     def map(self, step: Step[..., Any], calls: Iterable[Args]) -> list[Any]:
         """Asks for many steps and waits for all, or for the first failure."""
         join = Join()
+        function, scope = self._counter(step)
         for args in calls:
-            self._request(step, args, {}, join, self.journal.expect_next, join.add())
+            self._ask(function, scope, args, {}, join, self.journal.expect_next, join.add())
         join.close()
         self.park(join)
         if join.failure is not None:
@@ -189,9 +189,20 @@ class Run:
             results[index] = self.value(COMPLETED, payload)
         return results
 
-    def _request(
+    def _request(self, step: Step[..., Any], args: Args, kwargs: Kwargs, target: Target) -> None:
+        function, scope = self._counter(step)
+        self._ask(function, scope, args, kwargs, target, self.journal.expect, 0)
+
+    def _counter(self, step: Step[..., Any]) -> tuple[Function, Scope]:
+        """What a step is called on record, and the scope that counts its calls."""
+        self.check()
+        self.check_thread()
+        return self._host.registry.find(step), self.root if self._loop is None else self._loop.scope
+
+    def _ask(
         self,
-        step: Step[..., Any],
+        function: Function,
+        scope: Scope,
         args: Args,
         kwargs: Kwargs,
         target: Target,
@@ -199,17 +210,13 @@ class Run:
         index: int,
     ) -> None:
         """Finds a step on record, or puts it there."""
-        self.check()
-        self.check_thread()
-        host = self._host
-        function = host.registry.find(step)
-        scope = self.root if self._loop is None else self._loop.scope
         mark = fingerprint(args, kwargs)
         try:
             if self.journal.request(scope, function.name, mark, target, index):
                 return
         except Mismatch as error:
-            self._block_on(error, step, args, kwargs)
+            self._block_on(error, args, kwargs)
+        host = self._host
         id = host.ids.take()
         try:
             payload = host.codec.dumps((args, kwargs), f"a{id}", what="arguments")
@@ -219,14 +226,14 @@ class Run:
         expect(id, target, index)
         host.write((id, self.id, function.number, scope.path, occurrence, mark, payload))
 
-    def _block_on(self, error: Mismatch, step: Step[..., Any], args: Args, kwargs: Kwargs) -> NoReturn:
+    def _block_on(self, error: Mismatch, args: Args, kwargs: Kwargs) -> NoReturn:
         before: Any
         try:
             before = self._host.codec.loads(error.recorded.args)
         except Exception as trouble:  # noqa: BLE001 -- the record may be of a class that is gone
             before = trouble
         where = f"{error.name}, call {error.occurrence + 1} in branch {error.scope}"
-        self.block(difference.explain(where, step.__name__, before, (args, kwargs)))
+        self.block(difference.explain(where, error.name, before, (args, kwargs)))
 
     def value(self, status: int, payload: bytes) -> Any:
         """What a completion gives to the workflow. Raises the step's exception."""
