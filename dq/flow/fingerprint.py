@@ -96,6 +96,7 @@ class _Writer:
             out += known[1]
         elif above is not None:  # a cycle: told by how far up it leads
             self._reach = min(self._reach, above)
+            self._tangled += 1
             out += b"^%d;" % (depth - above)
         elif depth >= _DEEP:
             self._cut = True
