@@ -64,6 +64,7 @@ class Clients:
         self._hosts = hosts
         self._results = results
         self.all: dict[int, Client] = {}
+        self.leaving: set[Peer] = set()  # said goodbye, and have not hung up yet
         self.seen = 0
         self._handlers: dict[type, Callable[[Client, Any], None]] = {
             frames.Define: self._define, frames.Submit: self._submit, frames.Resubmit: self._resubmit,
@@ -285,6 +286,7 @@ class Clients:
 
     def _bye(self, client: Client, message: frames.Bye) -> None:
         self.gone(client)
+        self.leaving.add(client.peer)
         stops = self.leave_nobody()
         self.answer(client, frames.Farewell(stops))
         if stops:

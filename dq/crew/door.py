@@ -79,6 +79,7 @@ class Door:
     def _client_gone(self, peer: Peer) -> None:
         client = self._clients.all.get(peer.fd)
         self._strangers.discard(peer)
+        self._clients.leaving.discard(peer)
         if client is not None:
             self._clients.gone(client)
             if self._clients.leave_nobody():

@@ -54,13 +54,13 @@ class Ownership:
     def evict(self, slots: SlotReader) -> list[int]:
         """Kills the members of earlier boots and waits until none is left. Returns the pids it killed."""
         fd = _open(self._db + ".crew")
-        killed = [pid for pid in survivors(self._db, slots) if _kill(pid)]
+        killed = {pid for pid in survivors(self._db, slots) if _kill(pid)}
         start = time.monotonic()
         try:
             while True:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return killed
+                    return sorted(killed)
                 except BlockingIOError:
                     waited = time.monotonic() - start
                 if waited > CREW_WAIT:
@@ -69,7 +69,7 @@ class Ownership:
                         f"{sorted(holders(self._db))}. Stop them, then start again."
                     )
                 if waited > _SCAN_AFTER:
-                    killed += [pid for pid in holders(self._db) if _kill(pid)]
+                    killed |= {pid for pid in holders(self._db) if _kill(pid)}
                 time.sleep(0.002)
         finally:
             os.close(fd)

@@ -55,7 +55,7 @@ class Peer:
         inbox = self._inbox
         if inbox:
             inbox += _view[:count]
-            if len(inbox) < 4 or len(inbox) < 4 + HEAD.unpack_from(inbox)[0]:
+            if len(inbox) < 4 or len(inbox) < 4 + _length(inbox, 0, self.limit):
                 return []
             messages, used = _split(inbox, len(inbox), self.limit)
             del inbox[:used]
@@ -148,11 +148,16 @@ def _split(buffer: bytearray, end: int, limit: int) -> tuple[list[Any], int]:
     at = 0
     with memoryview(buffer) as view:
         while end - at >= 4:
-            length = HEAD.unpack_from(buffer, at)[0]
-            if length > limit:
-                raise BadFrame(f"a frame of {length} bytes")
+            length = _length(buffer, at, limit)
             if end - at - 4 < length:
                 break
             messages.append(decode(view[at + 4 : at + 4 + length]))
             at += 4 + length
     return messages, at
+
+
+def _length(buffer: bytearray, at: int, limit: int) -> int:
+    length: int = HEAD.unpack_from(buffer, at)[0]
+    if length > limit:
+        raise BadFrame(f"a frame of {length} bytes")
+    return length

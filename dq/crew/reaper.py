@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TICK = 1.0  # seconds between two looks at the beats
 STARVED = 2.0  # seconds that a process may have to wait for a processor
+WAITING, WAITING_SHARE = 0.05, 0.02  # seconds of CPU, and its part of the time, that are no progress yet
 GRACE = 3.0  # a gap this long between two ticks means that the supervisor itself was stopped
 
 
@@ -120,7 +121,9 @@ class Watch:
             return f"stopped for more than {self._hang:g} s"
         spent = float(times.user + times.system)
         now = time.monotonic()
-        if spent != member.cpu:
+        # Threads that wait for the interpreter's lock look for it again and again, which takes a little time too.
+        waiting = max(WAITING, WAITING_SHARE * (now - member.cpu_at))
+        if member.cpu < 0 or spent - member.cpu > waiting:
             member.cpu, member.cpu_at = spent, now
         if now - member.cpu_at <= max(self._hang, STARVED):
             return ""  # on a machine that is busy, no progress for a moment says nothing

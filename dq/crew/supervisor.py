@@ -351,8 +351,8 @@ class Supervisor:
             if nursery.peer is not None:
                 nursery.peer.close()
         deadline = time.monotonic() + STOP_MAX
-        for client in self.clients.all.values():
-            client.peer.finish(deadline)
+        for peer in [*self.clients.leaving, *(client.peer for client in self.clients.all.values())]:
+            peer.finish(deadline)
         self.store.close(clean=True)
         return 4 if self.abandoned else 0
 

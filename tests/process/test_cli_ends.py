@@ -210,7 +210,8 @@ def test_whoever_only_puts_work_on_record_keeps_nobody_from_doing_it(shell: Shel
         run = shell.start("run", "flows.py:waits", "0", "--workers", "1")
         wait_until(lambda: rows(shell.db, "SELECT count(*) FROM dq_run") == [(1,)])
         holder.communicate(b"\n")
-    assert run.communicate(timeout=LIMIT)[0] == "100\n"
+    out, errors = run.communicate(timeout=LIMIT)
+    assert out == "100\n", errors
 
 
 def test_whoever_reads_a_list_may_stop_reading(shell: Shell) -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 import dq
+from dq.client import origin
 from dq.executor.codec import Codec
 from dq.executor.frames import (
     VERSION,
     BadFrame,
+    Bye,
     Context,
     Define,
+    Farewell,
     Flush,
     Flushed,
     Hello,
@@ -27,7 +30,7 @@ from dq.executor.frames import (
     encode,
 )
 from dq.executor.link import Closed, Link
-from tests.process.crews import dial, rows
+from tests.process.crews import dial, rows, serving
 from tests.waiting import wait_until
 
 CONTEXT = Context(sys.executable, "", "/", tuple(sys.path), "")
@@ -146,3 +149,23 @@ def test_a_frame_is_refused_by_its_reader() -> None:
 
     with pytest.raises(BadFrame):
         decode(b"\x93\x0a")
+
+
+def test_a_client_that_reads_late_still_hears_the_farewell(tmp_path: Path) -> None:
+    """It takes results that were on their way first; else it would not know that its supervisor stops."""
+    count, size = 20, 200_192
+    with serving(tmp_path / "f.db", "--workers", "1", "--ephemeral") as process:
+        with dial(tmp_path / "f.db") as sock:
+            link = Link(sock)
+            link.send(Hello(VERSION, os.getpid(), b"n" * 16, origin.here()))
+            [welcome] = link.receive()
+            assert isinstance(welcome, Welcome)
+            args = Codec(None).dumps(((size,), {}), "a")
+            link.send(Define(1, "builtins:bytes", "step", b"d" * 16, b"", "", 3))
+            link.send(Submit([(welcome.first + number, 1, args) for number in range(count)]))
+            wait_until(lambda: rows(tmp_path / "f.db", "SELECT count(*) FROM dq_result") == [(count,)])
+            link.send(Bye(now=False))
+            said = ends(link)
+        assert said[-1] == Farewell(stops=True)
+        assert sum(len(message.rows) for message in said if isinstance(message, Results)) == count
+        assert process.wait(20) == 0

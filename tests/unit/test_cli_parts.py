@@ -202,3 +202,30 @@ def test_the_list_of_commands_is_what_the_commands_are(capsys: pytest.CaptureFix
         assert f"  {name} " in listed
         assert main([name, "--help"]) == exits.OK
         assert "--json" in capsys.readouterr().out
+
+
+class EndsLate:
+    """A run whose result is not there in time, and that has ended when one looks again."""
+
+    id = "r"
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def result(self, timeout: float | None) -> int:
+        if timeout is not None:
+            raise TimeoutError("not yet")
+        if self._error is not None:
+            raise self._error
+        return 7
+
+    def done(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("error", [None, TimeoutError("the workflow's own"), ValueError("no")])
+def test_a_run_that_ends_while_one_looks_is_asked_once_more(error: Exception | None) -> None:
+    from dq.cli.run import _follow
+
+    result, raised = _follow(EndsLate(error), None)  # type: ignore[arg-type]
+    assert (result, raised) == (7 if error is None else None, error)
