@@ -70,13 +70,17 @@ def command(
 
 def _follow(run: Run[Any], meter: Meter) -> tuple[Any, Exception | None]:
     """Shows the progress until the run ends. Returns its result, and its exception if it has one."""
+    timeout: float | None = _REFRESH
     while True:
         try:
-            result = run.result(timeout=_REFRESH)
+            result = run.result(timeout=timeout)
         except TimeoutError as error:
-            if run.done():
+            if timeout is None:
                 return None, error  # the workflow's own
-            meter.update(*run.progress())
+            if run.done():
+                timeout = None  # it has ended since, or has raised this itself: ask once more
+            else:
+                meter.update(*run.progress())
         except Exception as error:  # noqa: BLE001 -- a workflow may raise anything, and here it is data
             return None, error
         else:

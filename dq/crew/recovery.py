@@ -56,10 +56,14 @@ def _release(
         if step in done or (mark not in (BEGUN, UNSENT) and not machine_changed):
             continue
         function = supervisor.ledger.functions[supervisor.store.step_function(step)]
-        again = any(row.cause == MACHINE for row in supervisor.store.attempt_causes(step))
+        causes = supervisor.store.attempt_causes(step)
+        again = any(row.cause == MACHINE for row in causes)
         charged = again if machine_changed else mark == BEGUN and attempt >= PATIENCE * function.max_crashes
         cause = MACHINE if machine_changed else "the supervisor ended, and its workers with it"
-        group.attempts.append(AttemptRow(step, attempt, claim.epoch, "lost", claim.pid, int(charged), cause, now))
+        if any(row.epoch == claim.epoch for row in causes):
+            charged = False  # another successor has taken it down, and was killed before it was through
+        else:
+            group.attempts.append(AttemptRow(step, attempt, claim.epoch, "lost", claim.pid, int(charged), cause, now))
         crashes = tried[step][1] + charged
         if machine_changed:
             supervisor.ledger.wary.add(step)

@@ -222,10 +222,18 @@ class EndsLate:
     def done(self) -> bool:
         return True
 
+    def progress(self) -> tuple[int, int]:
+        return 1, 1
+
+
+class Deaf:
+    def update(self, *_: int) -> None:
+        pass
+
 
 @pytest.mark.parametrize("error", [None, TimeoutError("the workflow's own"), ValueError("no")])
 def test_a_run_that_ends_while_one_looks_is_asked_once_more(error: Exception | None) -> None:
     from dq.cli.run import _follow
 
-    result, raised = _follow(EndsLate(error), None)  # type: ignore[arg-type]
+    result, raised = _follow(EndsLate(error), Deaf())  # type: ignore[arg-type]
     assert (result, raised) == (7 if error is None else None, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_what_is_committed_while_a_sync_runs_waits_for_the_next_one(committer: C
     assert disk.log[-3:] == ["sync begins", "sync ends", "told Flushed(ticket=2)"]
 
 
+def test_the_wake_of_an_earlier_sync_says_nothing_about_the_one_that_runs(committer: Committer, disk: Disk) -> None:
+    """Whoever waits for a sync does so without its wake, which then comes while the next one runs."""
+    slow(committer, disk)
+    committer.dirty = committer.eager = True
+    committer.commit()
+    committer.settle()
+    os.eventfd_write(committer.wake_fd, 1)
+    disk.log.clear()
+    disk.held = threading.Event()
+    committer.dirty = committer.eager = True
+    committer.after_sync.append((told(disk), Flushed(1)))
+    committer.commit()
+    committer.synced()
+    assert disk.log[:1] == ["commit 0"]
+    assert not any(line.startswith("told") for line in disk.log)
+    disk.held.set()
+    wait_until(lambda: disk.log[-1] == "sync ends")
+    wait_until(lambda: committer.synced() or disk.log[-1] == "told Flushed(ticket=1)")
+
+
 def slow(committer: Committer, disk: Disk) -> None:
     """Makes the committer believe that syncs are slow, and that there is something to overlap them with."""
     disk.cost = 100 * INLINE_MAX
@@ -157,10 +178,15 @@ def test_claims_that_are_over_are_deleted_with_the_next_ones(committer: Committe
     committer.dirty = True
     committer.group.claims.append((2, 0, 1, "[[1, 1]]", 0))
     committer.commit()
-    assert disk.log == ["commit 0", "commit 1"]
+    assert commits(disk) == ["commit 0", "commit 1"]
     committer.group.closed_claims.append((2,))
     committer.dirty = True
     committer.commit()
     committer.tidy()
     committer.commit()
-    assert disk.log == ["commit 0", "commit 1", "commit 0", "commit 1"]
+    assert commits(disk) == ["commit 0", "commit 1", "commit 0", "commit 1"]
+
+
+def commits(disk: Disk) -> list[str]:
+    """Without the syncs, which come when their time has come."""
+    return [line for line in disk.log if line.startswith("commit")]

@@ -96,7 +96,8 @@ def test_a_run_that_has_ended_is_known_until_that_is_in_the_file(room: Room) -> 
     ledger.change(run, RunState.COMPLETED, b"result")
     assert ledger.by_name["run"] is run
     room.supervisor.committer.commit()
-    assert ledger.by_name == ledger.runs == {}
+    assert not ledger.by_name
+    assert not ledger.runs
     assert room.rows("SELECT state, payload FROM dq_run") == [("completed", b"result")]
 
 

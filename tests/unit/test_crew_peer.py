@@ -43,6 +43,7 @@ def test_frames_arrive_whole_however_they_are_cut(pair: tuple[Peer, socket.socke
         theirs.sendall(stream[at:])
         heard += peer.read()
         assert heard == [Flush(1), Submit([(7, 1, b"abc")]), Flush(2)]
+    heard = []
     for at in range(len(stream)):
         theirs.sendall(stream[at : at + 1])
         heard = peer.read()
@@ -55,11 +56,16 @@ def test_a_frame_larger_than_one_read(pair: tuple[Peer, socket.socket]) -> None:
     peer, theirs = pair
     theirs.setblocking(False)
     rest = memoryview(encode(LARGE) + encode(Flush(3)))
-    heard = []
+    heard: list[object] = []
+
+    def all_heard() -> bool:
+        heard.extend(peer.read())
+        return len(heard) == 2
+
     while rest:
         rest = rest[theirs.send(rest) :]
         heard += peer.read()
-    wait_until(lambda: heard.extend(peer.read()) or len(heard) == 2)
+    wait_until(all_heard)
     assert heard == [LARGE, Flush(3)]
 
 

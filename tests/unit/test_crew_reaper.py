@@ -170,6 +170,7 @@ def test_reaping(room: Room, process: subprocess.Popen[bytes]) -> None:
     assert reap(member) is None, "it lives"
     process.kill()
     death = wait_until(lambda: reap(member))
+    assert death is not None
     assert os.waitstatus_to_exitcode(death.status) == -signal.SIGKILL
     assert death.rss > 1000
     assert reap(member) == Death(-1, 0), "somebody else has taken its status"
