@@ -135,7 +135,12 @@ def test_the_wake_of_an_earlier_sync_says_nothing_about_the_one_that_runs(commit
     assert not any(line.startswith("told") for line in disk.log)
     disk.held.set()
     wait_until(lambda: disk.log[-1] == "sync ends")
-    wait_until(lambda: committer.synced() or disk.log[-1] == "told Flushed(ticket=1)")
+
+    def heard() -> bool:
+        committer.synced()
+        return disk.log[-1] == "told Flushed(ticket=1)"
+
+    wait_until(heard)
 
 
 def slow(committer: Committer, disk: Disk) -> None:
