@@ -7,6 +7,7 @@ Exit codes: 0 all done, 4 running steps were handed back and run again later, 3 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         if ready_fd < 0:
             sys.stderr.write(f"dq: {error}\n")
         return IN_USE if isinstance(error, errors.DatabaseInUse) else UNUSABLE
+    supervisor.heed_signals()
     tell(ready_fd, {"pid": supervisor.pid, "error": None})
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -69,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"dq: {error} The supervisor stops; its successor goes on from what is on disk.\n")
         os._exit(DISK_FAILED)
     listener.close()
-    os.unlink(options.db + ".sock")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(options.db + ".sock")
     return code
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dq.crew.members import HOST, WORKER, Lane, Member
 from dq.crew.nursery import BACKOFF, BROKEN_WAIT, Nursery, nonce
 from dq.executor import frames, script
-from dq.executor.frames import Context
+from dq.executor.frames import BadFrame, Context
 from dq.executor.slots import SLOTS
 
 if TYPE_CHECKING:
@@ -114,7 +114,12 @@ class Staff:
             return
         if mask & select.EPOLLOUT:
             peer.flush()
-        for message in peer.read():
+        try:
+            messages = peer.read()
+        except BadFrame:
+            nursery.kill()  # user code has written where it should not
+            return
+        for message in messages:
             before = nursery.trouble
             nursery.hear(message)
             if nursery.trouble and nursery.trouble != before and not (nursery.guard and self.refuse(nursery)):
@@ -130,6 +135,11 @@ class Staff:
             return
         self._poller.unregister(nursery.pidfd)
         nursery.buried(time.monotonic())
+        if nursery.failures == GIVE_UP and not nursery.trouble:
+            self._notice(
+                f"the template of {nursery.context.script or 'the code'} died {GIVE_UP} times in a row before it was ready; "
+                f"its steps wait. dq goes on trying, every {BACKOFF[-1]:.0f} s."
+            )
         if nursery.spawns:
             return  # what it was asked for are processes of their own
         for member in [m for m in self.members if m.nursery is nursery and not m.pid]:

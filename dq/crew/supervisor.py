@@ -104,7 +104,6 @@ class Supervisor:
         """Works until it is told to stop. Returns the exit code: 0, or 4 when running steps had to be given up."""
         door = Door(self, listener)
         self.poller.register(self.committer.wake_fd, lambda _mask: self.committer.synced())
-        self._listen_to_signals()
         now = time.monotonic()
         self.timers.at(now + PREGROW_AFTER, self._pregrow)
         self.timers.at(now + self.watch.tick, self._tick)
@@ -154,7 +153,8 @@ class Supervisor:
         ]  # fmt: skip
         return min([wait for wait in waits if wait is not None], default=None)
 
-    def _listen_to_signals(self) -> None:
+    def heed_signals(self) -> None:
+        """From now on a signal is a wish, and does not end the process. To be called before anybody is told of it."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)

@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from sqlite3 import connect
 
+import pytest
+
 import dq
 from tests.process import flows
 from tests.process.crews import members, rows, serving
@@ -88,13 +90,16 @@ time.sleep(600)
 """
 
 
-def test_a_survivor_of_an_earlier_boot_is_killed_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_survivor_of_an_earlier_boot_is_killed_first(tmp_path: Path, stopped: bool) -> None:
     dq.Engine(tmp_path / "f.db", workers=1).close()
     survivor = subprocess.Popen(
         [sys.executable, "-c", _SURVIVOR, str(tmp_path / "f.db")], cwd=ROOT, stdout=subprocess.PIPE
     )
     assert survivor.stdout is not None
     assert survivor.stdout.readline() == b"here\n"
+    if stopped:
+        os.kill(survivor.pid, signal.SIGSTOP)
     with dq.Engine(tmp_path / "f.db", workers=1) as engine:
         assert survivor.wait(20) == -signal.SIGKILL
         assert engine.submit(abs, -3).result(20) == 3

@@ -31,6 +31,8 @@ def test_spawned_members(tmp_path: Path) -> None:
     with dq.Engine(tmp_path / "f.db", workers=2, start_method="spawn") as engine:
         run = engine.start(flows.three, str(tmp_path), id="r")
         wait_until(lambda: flows.begins(tmp_path, "second"), 60)
+        [host] = [row.pid for row in engine.census().rows if row.kind == "host"]
+        os.kill(host, signal.SIGKILL)
         worker = int(next(line for line in flows.lines(tmp_path) if line.startswith("begin second")).split()[2])
         os.kill(worker, signal.SIGKILL)
         assert run.result(60) == 11
