@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from tests.process.crews import members, rows
 from tests.waiting import wait_until
 
 LIMIT = 60.0  # seconds
-HELP_LIMIT = 0.15  # seconds of processor time
 
 # `gated` waits for the file "open"; every body leaves a line in the file "ran".
 FLOWS = r"""
@@ -222,19 +220,6 @@ def test_whoever_reads_a_list_may_stop_reading(shell: Shell) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (exits.OK, "")
-
-
-def test_help_is_quick() -> None:
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    def once() -> float:
-        before = spent()
-        subprocess.run([sys.executable, "-m", "dq", "--help"], stdout=subprocess.DEVNULL, check=True)
-        return spent() - before
-
-    assert min(once() for _ in range(5)) < HELP_LIMIT
 
 
 def test_help_imports_nothing_heavy() -> None:
