@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 # isort: off
 from dq.errors import BadExecutor, BadRunId, Cancelled, CorruptDatabase, DamagedPayload, DatabaseInUse, DiskFull
-from dq.errors import DqError, Fenced, ForeignDatabase, GuardMissing, NewerSchema, NoSuchFolder, NoSuchRun, NotADatabase
-from dq.errors import NotImportable, NotPicklable, ReadOnlyFile, RunBlocked, RunConflict, StepCrashed, StepError
-from dq.errors import StoreError, SupervisorLost, UnsafePlace
-from dq.flow.context import current, random, uuid4
+from dq.errors import DqError, Fenced, ForeignDatabase, GuardMissing, MemoryExceeded, NewerSchema, NoSuchFolder
+from dq.errors import NoSuchRun, NotADatabase, NotImportable, NotPicklable, ReadOnlyFile, RunBlocked, RunConflict
+from dq.errors import RunEnded, RunTimeout, SignalTimeout, StepCrashed, StepError, StepTimeout, StoreError
+from dq.errors import SupervisorLost, UnsafePlace
+from dq.flow.context import current, now, random, uuid4
 from dq.flow.decorators import Step, Workflow, step, workflow
+from dq.flow.marks import patched, publish
+from dq.flow.queue import Queue
+from dq.flow.waiting import as_completed, gather, sleep, wait, wait_signal
 # isort: on
 
 if TYPE_CHECKING:
@@ -38,10 +42,12 @@ __version__ = "0.1.0"
 # fmt: off
 __all__ = [
     "BadExecutor", "BadRunId", "Cancelled", "CorruptDatabase", "DamagedPayload", "DatabaseInUse", "DiskFull",
-    "DqError", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future", "GuardMissing", "NewerSchema",
-    "NoSuchFolder", "NoSuchRun", "NotADatabase", "NotImportable", "NotPicklable", "ReadOnlyFile", "Run",
-    "RunBlocked", "RunConflict", "Step", "StepCrashed", "StepError", "StoreError", "SupervisorLost",
-    "UnsafePlace", "Workflow", "__version__", "current", "random", "step", "uuid4", "workflow",
+    "DqError", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future", "GuardMissing", "MemoryExceeded",
+    "NewerSchema", "NoSuchFolder", "NoSuchRun", "NotADatabase", "NotImportable", "NotPicklable", "Queue",
+    "ReadOnlyFile", "Run", "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "SignalTimeout", "Step",
+    "StepCrashed", "StepError", "StepTimeout", "StoreError", "SupervisorLost", "UnsafePlace", "Workflow",
+    "__version__", "as_completed", "current", "gather", "now", "patched", "publish", "random", "sleep", "step",
+    "uuid4", "wait", "wait_signal", "workflow",
 ]
 # fmt: on
 

@@ -112,5 +112,25 @@ class Cancelled(DqError):
     """The run or the step was cancelled."""
 
 
+class RunTimeout(Cancelled, TimeoutError):
+    """The run has not ended within the `timeout` of its workflow."""
+
+
+class StepTimeout(DqError, TimeoutError):
+    """An attempt took longer than the step's `timeout`, and its process was killed."""
+
+
+class MemoryExceeded(DqError, MemoryError):
+    """An attempt wanted more memory than the step's limit."""
+
+
+class SignalTimeout(DqError, TimeoutError):
+    """No signal of that name came in time."""
+
+
+class RunEnded(DqError):
+    """The run has ended, so that it can't be signalled, cancelled or resumed."""
+
+
 class SupervisorLost(DqError, ConnectionError):
     """No supervisor could be reached or started; the message holds its last words."""

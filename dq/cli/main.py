@@ -26,6 +26,9 @@ _COMMANDS = {
     "up": ("dq.cli.up", "Work on a database until stopped: finish all unfinished runs."),
     "ls": ("dq.cli.ls", "List runs."),
     "show": ("dq.cli.show", "Show one run and its steps."),
+    "signal": ("dq.cli.signal", "Send a signal to a run."),
+    "cancel": ("dq.cli.cancel", "Cancel a run; twice, to end it at once."),
+    "resume": ("dq.cli.resume", "Let a blocked run try again with the code that is on disk now."),
     "executors": ("dq.cli.executors", "List the executors that are installed."),
 }
 

@@ -19,7 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from zlib import crc32
 
 from dq.client.ask import Ask
@@ -29,8 +29,11 @@ from dq.client.steps import Ordered, StepFuture
 from dq.client.table import Table
 from dq.errors import DqError
 from dq.executor.codec import Codec, pack
-from dq.executor.frames import VERSION, Bye, Cancel, Census, Context, Crew, Flush, Hello, Lease, Message, Watch
+from dq.executor.frames import VERSION, Bye, Cancel, Census, Context, Crew, Flush, Hello, Lease, Message, Term, Watch
 from dq.model.payload import HEAD, INLINE_MAX, PICKLE
+
+if TYPE_CHECKING:
+    from dq.flow.settings import Settings
 
 HIGH = 1024  # rows that may wait for the pump
 HEAVY = 4 << 20  # bytes of large rows that may wait for the pump
@@ -48,6 +51,7 @@ class Connection:
 
     Attributes:
         rows: (id, entry, function number, arguments) of steps to send; for the pump.
+        terms: what the steps in `rows` wait for besides a worker, by id.
         asks: what else is to be sent.
         blocks: ids that nobody uses yet.
         gate: whether `submit` must look closer before it takes a row.
@@ -63,6 +67,7 @@ class Connection:
         self.codec = codec
         self.table = Table()
         self.rows: deque[Row] = deque()
+        self.terms: dict[int, Term] = {}
         self.asks: deque[Ask | Message] = deque()
         self.blocks: deque[range] = deque()
         self.gate = self.asleep = self.closed = self.leaves = self.drains = False
@@ -88,7 +93,9 @@ class Connection:
         if hasattr(self, "_wake_fd"):  # here and not in the pump, since a thread may be about to write to it
             os.close(self._wake_fd)
 
-    def submit(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StepFuture[Any]:
+    def submit(
+        self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any], settings: Settings | None = None
+    ) -> StepFuture[Any]:
         """Takes a step on. Waits while too much is not on disk yet.
 
         Raises:
@@ -98,10 +105,13 @@ class Connection:
         """
         future: StepFuture[Any] = StepFuture()
         future._line = self
-        future._id = self.send(number, args, kwargs, future)
+        future._id = self.send(number, args, kwargs, future, settings)
         return future
 
-    def send(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any], entry: StepFuture[Any] | Ordered) -> int:
+    def send(
+        self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any], entry: StepFuture[Any] | Ordered,
+        settings: Settings | None = None,
+    ) -> int:  # fmt: skip
         """Takes a step on whose result goes to `entry`; returns its id. Raises like `submit`."""
         if self.gate or len(self.rows) >= HIGH or self.heavy > HEAVY:
             self._throttle()
@@ -117,6 +127,8 @@ class Connection:
             payload = self._payload(data, args, kwargs, id)
         else:
             payload = _pack_head(PICKLE, crc32(data)) + data
+        if settings is not None:
+            self.terms[id] = settings.term(id, args, kwargs)
         self.rows.append((id, entry, number, payload))
         if self.asleep:
             self.wake()

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from dq.client import ending, ids, origin
+from dq.client import ending, ids, origin, steering
 from dq.client.census import Crew, Member
 from dq.client.connection import Connection
 from dq.client.launcher import Launcher, Options
@@ -171,7 +171,8 @@ class Engine:
             number = line.table.cache[step]
         except (KeyError, TypeError):
             check_step(step)
-            number, args, kwargs = line.table.call(step, args, kwargs)
+            settings = step.settings if getattr(step, "has_term", False) else None
+            return line.submit(*line.table.call(step, args, kwargs), settings)
         return line.submit(number, args, kwargs)
 
     @overload
@@ -190,6 +191,40 @@ class Engine:
         """
         check_step(step)
         return Stream(self._line, step, zip(*iterables, strict=False)).results()
+
+    def signal(self, id: str, name: str, payload: Any = None) -> None:
+        """Sends a signal to a run. Returns when it is on disk: whatever happens then, the run gets it, once.
+
+        Args:
+            id: The run's id.
+            name: What the run waits for with `dq.wait_signal(name)`, now or later.
+            payload: What `wait_signal` returns.
+
+        Raises:
+            NoSuchRun: There is no such run yet; the message has the command that starts one.
+            RunEnded: It has ended.
+            NotPicklable: The payload can't travel.
+        """
+        steering.signal(self._line, id, name, payload)
+
+    def cancel(self, id: str, *, now: bool = False) -> str:
+        """Cancels a run. Returns, when that is on disk, what was done, as a sentence.
+
+        `dq.Cancelled` is raised in the workflow (`asyncio.CancelledError` in an async one) where it waits, so that it can
+        undo what it has done. Its running steps are killed. A second cancel, or `now`, ends it at once.
+
+        Raises:
+            NoSuchRun, RunEnded.
+        """
+        return steering.cancel(self._line, id, now=now)
+
+    def resume(self, id: str) -> str:
+        """Lets a blocked run try again, with the code that is on disk now. Returns what was done, as a sentence.
+
+        Raises:
+            NoSuchRun, RunEnded.
+        """
+        return steering.resume(self._line, id)
 
     def flush(self) -> None:
         """Returns when everything that was submitted before is on disk. Raises SupervisorLost."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from dq.client.ask import Ask
-from dq.executor.frames import HEAD, Resubmit, Submit, decode, encode
+from dq.executor.frames import HEAD, Resubmit, Submit, Term, decode, encode
 
 
 class Kept(NamedTuple):
@@ -28,9 +28,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def submit(self, rows: list[tuple[int, int, bytes]]) -> bytes:
-        """Keeps rows, whose ids are consecutive; returns the frame to send."""
-        return self._keep(Kept(encode(Submit(rows)), range(rows[0][0], rows[-1][0] + 1), None))
+    def submit(self, rows: list[tuple[int, int, bytes]], terms: list[Term]) -> bytes:
+        """Keeps rows, whose ids are consecutive, with their terms; returns the frame to send."""
+        first, last = rows[0][0], rows[-1][0]
+        its = [term for term in terms if first <= term.step <= last] if terms else terms
+        return self._keep(Kept(encode(Submit(rows, its)), range(first, last + 1), None))
 
     def start(self, ask: Ask) -> bytes:
         """Keeps the start of a run; returns the frame to send."""
@@ -59,4 +61,5 @@ class Outbox:
             if kept.ask is not None:
                 yield kept.frame
             else:
-                yield encode(Resubmit(cast(Submit, decode(kept.frame[HEAD.size :])).rows))
+                sent = cast(Submit, decode(kept.frame[HEAD.size :]))
+                yield encode(Resubmit(sent.rows, sent.terms))

@@ -77,7 +77,7 @@ class Pump:
             frames.CancelDone: books.on_cancelled, frames.Refused: books.on_refused, frames.Leased: self._on_leased,
             frames.Farewell: self._on_farewell, frames.Notice: self._on_notice,
         }  # fmt: skip
-        for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed):
+        for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed, frames.Done):
             self._handlers[kind] = books.on_answer
 
     def open(self) -> None:
@@ -226,7 +226,8 @@ class Pump:
         records.sort()
         self._define(wire)
         simple = not heavy and records[-1][0] - records[0][0] == count - 1
-        wire.put([books.outbox.submit(part) for part in ([records] if simple else _split(records))])
+        terms = [line.terms.pop(id) for id in ids if id in line.terms] if line.terms else []
+        wire.put([books.outbox.submit(part, terms) for part in ([records] if simple else _split(records))])
 
     def _define(self, wire: Wire) -> None:
         """Introduces the functions that the supervisor does not know yet."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from dq.client import steering
 from dq.errors import Cancelled, DqError, NoSuchRun, RunBlocked
 from dq.executor.frames import Ended, Find, Record
 from dq.model.states import RUN_FINAL, RunState
@@ -79,6 +80,14 @@ class Run(Generic[R_co]):
         if ended.state == RunState.FAILED:
             raise self._line.codec.restore(ended.payload)
         raise self._refusal(ended)
+
+    def signal(self, name: str, payload: Any = None) -> None:
+        """Sends a signal to this run: see `Engine.signal`."""
+        steering.signal(self._line, self.id, name, payload)
+
+    def cancel(self, *, now: bool = False) -> str:
+        """Cancels this run: see `Engine.cancel`."""
+        return steering.cancel(self._line, self.id, now=now)
 
     def _wait(self, timeout: float | None) -> Ended:
         """Asks once, however often it is waited for. A blocked run may go on, so that is asked again."""

@@ -84,7 +84,7 @@ def prepare(options: Options) -> tuple[Supervisor, socket.socket]:
     place.check_file(options.db)
     specs = _specs(options)
     sizes = {name: _sizes(spec) for name, spec in specs.items()}
-    _check_room(sum(members for members, _ in sizes.values()))
+    _check_room(sum(members for members, _, _ in sizes.values()))
     try:
         return _take_over(options, specs, sizes)
     except OSError as error:
@@ -92,7 +92,7 @@ def prepare(options: Options) -> tuple[Supervisor, socket.socket]:
 
 
 def _take_over(
-    options: Options, specs: dict[str, str], sizes: dict[str, tuple[int, int]]
+    options: Options, specs: dict[str, str], sizes: dict[str, tuple[int, int, Capability]]
 ) -> tuple[Supervisor, socket.socket]:
     ownership = Ownership(options.db)
     ownership.take(os.getpid())
@@ -106,8 +106,8 @@ def _take_over(
         ownership.release()
         raise
     supervisor = Supervisor(options, store, slots, clock, boot.epoch)
-    for name, (members, slots_each) in sizes.items():
-        supervisor.scheduler.add_pool(name, specs[name], members, slots_each)
+    for name, size in sizes.items():
+        supervisor.scheduler.add_pool(name, specs[name], *size)
     if sizes:
         supervisor.scheduler.pools[""] = supervisor.scheduler.pools[DEFAULT_EXECUTOR]
     recover(supervisor, slots, boot)
@@ -121,11 +121,11 @@ def _specs(options: Options) -> dict[str, str]:
     return {DEFAULT_EXECUTOR: f"process:{options.workers}", **options.executors}
 
 
-def _sizes(text: str) -> tuple[int, int]:
-    """How many members an executor has, and how many bodies each runs at once. Raises BadExecutor."""
+def _sizes(text: str) -> tuple[int, int, Capability]:
+    """How many members an executor has, how many bodies each runs at once, what it can do. Raises BadExecutor."""
     spec = discovery.parse(text)
     kind = discovery.load(spec.name)
-    return kind.members(spec.size), kind.slots(spec.size)
+    return kind.members(spec.size), kind.slots(spec.size), kind.capabilities
 
 
 def _check_room(members: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,8 @@ class Clients:
             frames.Define: self._define, frames.Submit: self._submit, frames.Resubmit: self._resubmit,
             frames.Adopt: self._adopt, frames.Start: self._start, frames.Find: self._find, frames.Watch: self._watch,
             frames.Cancel: self._cancel, frames.Census: self._census, frames.Flush: self._flush,
-            frames.Lease: self._lease, frames.Bye: self._bye,
+            frames.Lease: self._lease, frames.Bye: self._bye, frames.Signal: self._signal,
+            frames.CancelRun: self._cancel_run, frames.Resume: self._resume,
         }  # fmt: skip
 
     def hear(self, client: Client, message: frames.Any) -> bool:
@@ -111,7 +113,8 @@ class Clients:
         for batch in client.batches:
             batch.owner = None
         for run in self._ledger.runs.values():
-            run.watchers.discard(client.peer)
+            if run.watchers is not None:
+                run.watchers.discard(client.peer)
 
     def leave_nobody(self) -> bool:
         """Whether an engine's own supervisor stops, now that a client has left.
@@ -135,26 +138,33 @@ class Clients:
     def _submit(self, client: Client, message: frames.Submit) -> None:
         rows = message.rows
         if rows and client.owns_fresh(rows):
-            self._accept(client, rows)
+            self._accept(client, rows, message.terms)
         elif rows:
-            self._accept_unknown(client, rows)
+            self._accept_unknown(client, rows, message.terms)
         self.answer(client, frames.Acked(1), eager=False)
 
-    def _accept(self, client: Client, submitted: list[tuple[int, int, bytes]]) -> None:
+    def _accept(
+        self, client: Client, submitted: list[tuple[int, int, bytes]], asked: list[frames.Term]
+    ) -> None:
         """New steps: into the group, and into their lanes."""
         functions, now = client.functions, self._sup.clock.now()
         group = self._committer.group
         rows: list[Row] = [(id, 1, functions[number].id, args) for id, number, args in submitted]
         group.steps += [(id, function, args, now) for id, _, function, args in rows]
         self._committer.dirty = True
+        terms = {term.step: term for term in asked}
         for batch, part in self._batches(client, rows):
             group.batches.append((batch.first, batch.last))
+            if terms:
+                part = self._sup.terms.take(part, batch, terms)  # noqa: PLW2901 -- the others wait elsewhere
+                if not part:
+                    continue
             numbers = {row[2] for row in part}
             if len(numbers) == 1:
-                self._queue(client, part, batch)
+                self._queue(client, part, batch, spill=not terms)
             else:
                 for stretch in _stretches(part):
-                    self._queue(client, stretch, batch)
+                    self._queue(client, stretch, batch, spill=not terms)
 
     def _batches(self, client: Client, rows: list[Row]) -> list[tuple[Batch, list[Row]]]:
         """Cuts rows where their ids are not consecutive; most often nowhere."""
@@ -170,7 +180,7 @@ class Clients:
                 start = end
         return made
 
-    def _queue(self, client: Client, rows: list[Row], batch: Batch) -> None:
+    def _queue(self, client: Client, rows: list[Row], batch: Batch, *, spill: bool = True) -> None:
         if not self._sup.options.workers:
             return  # this supervisor only takes down what others will do
         function = self._ledger.functions[rows[0][2]]
@@ -178,14 +188,16 @@ class Clients:
         if lane is None:
             self._results.no_executor(function, rows, batch)
         else:
-            self._scheduler.enqueue(lane, client.peer.fd, rows, batch)
+            self._scheduler.enqueue(lane, client.peer.fd, rows, batch, spill=spill)
 
     def _resubmit(self, client: Client, message: frames.Resubmit) -> None:
         if message.rows:
-            self._accept_unknown(client, message.rows)
+            self._accept_unknown(client, message.rows, message.terms)
         self.answer(client, frames.Acked(1), eager=False)
 
-    def _accept_unknown(self, client: Client, submitted: list[tuple[int, int, bytes]]) -> None:
+    def _accept_unknown(
+        self, client: Client, submitted: list[tuple[int, int, bytes]], terms: list[frames.Term]
+    ) -> None:
         """Rows that the file may have already: only those that it has not are new. One id twice is one step."""
         rows = list({row[0]: row for row in submitted}.values())
         if max(rows)[0] >= self._ledger.next_id or min(rows)[0] < 1:
@@ -195,7 +207,8 @@ class Clients:
         known = self._store.known_steps([row[0] for row in rows])
         fresh = [row for row in rows if row[0] not in known]
         if fresh:
-            self._accept(client, fresh)
+            new = {row[0] for row in fresh}
+            self._accept(client, fresh, [term for term in terms if term.step in new])
         if known:
             self._take_over(client, known)
 
@@ -230,7 +243,12 @@ class Clients:
         else:
             if message.id in self._ledger.runs or self._store.run_by_id(message.id) is not None:
                 raise BadFrame("a run's id that is taken")
-            self._ledger.start(message.id, message.name, function, message.args, message.fingerprint)
+            timeout = function.options.timeout
+            deadline = self._sup.clock.now() + timeout if timeout else 0
+            run = self._ledger.start(
+                message.id, message.name, function, message.args, message.fingerprint, None, deadline or None
+            )
+            self._hosts.watch_deadline(run, deadline)
             self.answer(client, frames.Started(message.ticket, message.id, True))
             return
         if id != message.id and (name != function.name or fingerprint != message.fingerprint):
@@ -243,6 +261,7 @@ class Clients:
     def _watch(self, client: Client, message: frames.Watch) -> None:
         run = self._ledger.runs.get(message.run)
         if run is not None and run.state == RunState.RUNNING:
+            run.watchers = run.watchers if run.watchers is not None else set()
             run.watchers.add(client.peer)
         else:
             self.answer(client, self._ended(message.run, run))
@@ -277,6 +296,49 @@ class Clients:
             self._results.count_down(batch, 1)
         self._committer.dirty = self._committer.dirty or bool(taken)
         self.answer(client, frames.CancelDone(message.ticket, [row[0] for row, _ in taken]))
+
+    def _unfinished(self, client: Client, ticket: int, name: str, what: str) -> Run | None:
+        """The run of a name, where it has not ended; else the client is told why it can't be had."""
+        run = self._ledger.by_name.get(name)
+        if run is not None and run.state in (RunState.RUNNING, RunState.BLOCKED):
+            return run
+        if self._committer.dirty:
+            self._committer.commit()
+        row = self._store.find_run(name)
+        if row is None:
+            error, text = "NoSuchRun", (
+                f"there is no run {name!r}, so it can't be {what}. Start it first: "
+                f"`dq start FILE:WORKFLOW --id {shlex.quote(name)} --db {shlex.quote(self._sup.options.db)}`."
+            )
+        else:
+            error, text = "RunEnded", f"run {name!r} is {row.state}, so it can't be {what}."
+        self.answer(client, frames.Refused(ticket, error, text))
+        return None
+
+    def _signal(self, client: Client, message: frames.Signal) -> None:
+        if not client.owns_fresh([(message.id, 0, b"")]):
+            if self._committer.dirty:
+                self._committer.commit()
+            if self._store.has_signal(message.id):
+                self.answer(client, frames.Done(message.ticket))
+                return
+        run = self._unfinished(client, message.ticket, message.run, "signalled")
+        if run is not None:
+            self._sup.waits.signal(run, message.id, message.name, message.payload)
+            self.answer(client, frames.Done(message.ticket))
+
+    def _cancel_run(self, client: Client, message: frames.CancelRun) -> None:
+        run = self._unfinished(client, message.ticket, message.run, "cancelled")
+        if run is not None:
+            told = self._sup.cancels.run(run, "it was cancelled", key=message.id, now=message.now)
+            self.answer(client, frames.Done(message.ticket, told))
+
+    def _resume(self, client: Client, message: frames.Resume) -> None:
+        run = self._unfinished(client, message.ticket, message.run, "resumed")
+        if run is not None:
+            told = f"run {run.name} goes on" if run.state == RunState.BLOCKED else f"run {run.name} is running already"
+            self._hosts.renew(run, run.function)
+            self.answer(client, frames.Done(message.ticket, told))
 
     def _census(self, client: Client, message: frames.Census) -> None:
         client.peer.send(self._sup.census(message.ticket))

@@ -9,7 +9,8 @@ from dq import errors
 from dq.crew.claims import Row
 from dq.crew.members import Member
 from dq.executor import frames
-from dq.model.states import RunState
+from dq.executor.options import SUPERVISOR
+from dq.model.states import STATUS, RunState, StepState
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dq.crew.supervisor import Supervisor
 
 HISTORY_ROWS = 1000  # recorded steps in one frame
+ASSIGN_MAX = 256  # runs that are given to hosts in one turn, so that others are heard meanwhile
 
 
 class Hosts:
@@ -34,29 +36,36 @@ class Hosts:
         self._store = supervisor.store
         self.results: Results
         self.functions: dict[Member, dict[int, Function]] = {}
-        self.deliveries: dict[Member, list[tuple[int, int, int, int, bytes]]] = {}
+        self.deliveries: dict[Member, list[tuple[int, int, int, int, bytes, int]]] = {}
+        self.more = False  # whether there are runs to be given to a host that is there
 
     def assign(self) -> None:
         """Gives each run that nobody has to the host of its context, if that is ready."""
-        for run in list(self._ledger.runs.values()):
-            if run.host is not None or run.state != RunState.RUNNING or run.ending is not None:
-                continue
+        given = 0
+        for run in list(itertools.islice(self._ledger.homeless.values(), ASSIGN_MAX)):
             host = self._sup.staff.hosts.get(run.function.context)
             if host is not None and host.ready and not host.stopping:
                 self._assign(run, host)
+                given += 1
+        self.more = given == ASSIGN_MAX and bool(self._ledger.homeless)
 
     def _assign(self, run: Run, host: Member) -> None:
         """Sends a run with its history. What is read here is in the file; it leaves when it is on disk."""
         if self._committer.dirty:
             self._committer.commit()
         run.host = host
+        del self._ledger.homeless[run.id]
         host.runs.add(run.id)
         mail = self._committer.after_sync
         self._define(host, run.function.id)
-        mail.append((host.peer, frames.Assign(run.id, run.name, run.function.id, self.arguments(run.id))))
+        record = self._store.run_by_id(run.id)
+        assert record is not None
+        cancel = (record.cancel_seq, record.cancel_at or 0, record.cancel_cause or "") if record.cancel_seq else None
+        told = frames.Assign(run.id, run.name, run.function.id, record.args, record.created_at, cancel)
+        mail.append((host.peer, told))
         steps = iter(self._store.run_steps(run.id))
         while True:
-            rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes]] = [
+            rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes, int]] = [
                 *itertools.islice(steps, HISTORY_ROWS)
             ]
             if not rows:
@@ -89,8 +98,10 @@ class Hosts:
     def hear(self, host: Member, message: frames.Any) -> bool:
         """Does what a host asks; False where its message has no place here."""
         match message:
-            case frames.Steps(rows):
-                self._steps(host, rows)
+            case frames.Steps(rows, terms):
+                self._steps(host, rows, {term.step: term for term in terms})
+            case frames.Withdraw(rows):
+                self._withdraw(host, rows)
             case frames.Define():
                 known = self.functions.setdefault(host, {})
                 known[message.number] = self._ledger.function(message, host.nursery.context_id)
@@ -105,7 +116,9 @@ class Hosts:
                 return False
         return True
 
-    def _steps(self, host: Member, asked: list[tuple[int, int, int, str, int, bytes, bytes]]) -> None:
+    def _steps(
+        self, host: Member, asked: list[tuple[int, int, int, str, int, bytes, bytes]], terms: dict[int, frames.Term]
+    ) -> None:
         functions, runs, flow = self.functions[host], self._ledger.runs, self._ledger.flow
         now = self._sup.clock.now()
         by_function: dict[Function, list[Row]] = {}
@@ -118,34 +131,95 @@ class Hosts:
             written.append((id, run_id, function.id, scope, occurrence, fingerprint, args, now))
             run.open += 1
             flow[id] = run
-            by_function.setdefault(function, []).append((id, 1, function.id, args))
+            if function.executor == SUPERVISOR:
+                self._sup.waits.take(function, id, run, terms.get(id), now)
+            elif function.kind == "workflow":
+                self._start_child(run, id, function, args, fingerprint, now)
+            else:
+                by_function.setdefault(function, []).append((id, 1, function.id, args))
         self._committer.dirty = True
         for function, rows in by_function.items():
-            self._queue(host, function, rows)
+            self._queue(host, function, rows, terms)
 
-    def _queue(self, host: Member, function: Function, rows: list[Row]) -> None:
+    def _start_child(
+        self, parent: Run, id: int, function: Function, args: bytes, fingerprint: bytes, now: int
+    ) -> None:
+        """A run has called another workflow: the child run has the id of that step, and ends it with its own end."""
+        name = f"{parent.root}/{id}"
+        while name in self._ledger.by_name or self._store.find_run(name) is not None:
+            name += "+"  # somebody has chosen just this name for a run of theirs
+        timeout = function.options.timeout
+        child = self._ledger.start(
+            id, name, function, args, fingerprint, parent, now + timeout if timeout else None
+        )
+        self.watch_deadline(child, now + timeout if timeout else 0)
+
+    def watch_deadline(self, run: Run, deadline: int) -> None:
+        """Has a run cancelled when its time is up."""
+        if deadline:
+            id = run.id
+            self._sup.alarms.at(deadline, lambda: self._sup.cancels.expire(id))
+
+    def _withdraw(self, host: Member, rows: list[tuple[int, int]]) -> None:
+        by_run: dict[int, list[int]] = {}
+        for run_id, step in rows:
+            by_run.setdefault(run_id, []).append(step)
+        for run_id, steps in by_run.items():
+            run = self._ledger.runs.get(run_id)
+            if run is not None and run.host is host:
+                self._sup.cancels.steps(run, steps)
+
+    def _queue(self, host: Member, function: Function, rows: list[Row], terms: dict[int, frames.Term]) -> None:
         lane = self._scheduler.lane(function)
         if lane is None:
             self.results.no_executor(function, rows, None)
             return
+        if terms:
+            rows = self._sup.terms.take(rows, None, terms)
+            if not rows:
+                return
         only = {self._ledger.flow[row[0]] for row in rows}
         run = only.pop() if len(only) == 1 else None
-        self._scheduler.enqueue(lane, -1 - host.slot, rows, None, run)
+        self._scheduler.enqueue(lane, -1 - host.slot, rows, None, run, spill=not terms)
 
     def _finish(self, host: Member, id: int, state: str, payload: bytes) -> None:
         run = self._ledger.runs.get(id)
         if run is None or run.host is not host:
             return
         self._let_go(run, host)
-        if run.open:
-            run.ending = (state, payload)  # a run ends when the steps that it has submitted have ended
-        else:
+        run.ending = (state, payload)  # a run ends when the steps that it has submitted have ended
+        self._ledger.homeless.pop(run.id, None)
+        self._release(run)
+        if run.id in self._ledger.runs and not run.open and run.state == RunState.RUNNING:
             self.end(run, state, payload)
+
+    def _release(self, run: Run) -> None:
+        """The code of a run has ended: nobody waits for its timers any more, and its detached children go on alone."""
+        self._sup.waits.forget(run)
+        for id in list(run.children or ()):
+            child = self._ledger.runs.get(id)
+            if child is not None and child.function.options.detached and self._ledger.flow.pop(id, None) is not None:
+                run.open -= 1
+
+    def take_away(self, run: Run) -> None:
+        """A run ends without its code: its host drops it."""
+        host = run.host
+        if host is not None:
+            self._let_go(run, host)
+            host.peer.send(frames.Forget(run.id))
+        self._ledger.homeless.pop(run.id, None)
+        self._release(run)
 
     def end(self, run: Run, state: str, payload: bytes) -> None:
         """Records what a run came to, and tells whoever watches it once that is on disk."""
         self._ledger.change(run, RunState(state), payload)
         self._tell(run, payload)
+        if run.parent:
+            parent = self._ledger.runs.get(run.parent)
+            if parent is not None and parent.children is not None:
+                parent.children.discard(run.id)
+            status = STATUS.index(StepState(run.state))
+            self.results.settle([(run.id, 0, run.function.id, b"")], None, status, payload)
 
     def _block(self, host: Member, id: int, reason: str) -> None:
         run = self._ledger.runs.get(id)
@@ -156,14 +230,15 @@ class Hosts:
 
     def _tell(self, run: Run, payload: bytes) -> None:
         ended = frames.Ended(run.id, run.state, payload)
-        self._committer.after_sync += [(peer, ended) for peer in run.watchers]
+        self._committer.after_sync += [(peer, ended) for peer in run.watchers or ()]
         self._committer.eager = True
-        run.watchers.clear()
+        run.watchers = None
 
-    @staticmethod
-    def _let_go(run: Run, host: Member) -> None:
+    def _let_go(self, run: Run, host: Member) -> None:
         run.host = None
         host.runs.discard(run.id)
+        if run.state == RunState.RUNNING and run.ending is None:
+            self._ledger.homeless[run.id] = run
 
     def deliver(self) -> None:
         """Puts the turn's completions in the mail, one frame for each host."""
@@ -194,12 +269,12 @@ class Hosts:
 
             text = f"The workflow {run.function.name} killed its host {run.crashes} times. Last time {cause}."
             run.ending = (RunState.FAILED, failure(errors.StepCrashed(text)))
-            if not run.open:
+            self._ledger.homeless.pop(run.id, None)
+            self._release(run)
+            if not run.open and run.state == RunState.RUNNING:
                 self.end(run, *run.ending)
 
 
 def contexts(runs: Iterable[Run]) -> set[int]:
-    """The contexts of runs that nobody has."""
-    return {
-        run.function.context for run in runs if run.host is None and run.state == RunState.RUNNING and not run.ending
-    }
+    """The contexts of these runs."""
+    return {run.function.context for run in runs}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from dq.executor import options
 from dq.executor.frames import Context, Define
 from dq.model.states import RunState
 from dq.store.group import ContextRow, FunctionRow, RunChange, RunRow
@@ -30,7 +31,7 @@ BLOCK = 1 << 16  # ids in one lease
 class Function:
     """A function of the file."""
 
-    __slots__ = ("context", "cost", "define", "executor", "id", "kind", "max_crashes", "name")
+    __slots__ = ("context", "cost", "define", "executor", "id", "kind", "max_crashes", "name", "options")
 
     def __init__(self, id: int, context: int, define: Define) -> None:
         self.id = id
@@ -39,6 +40,7 @@ class Function:
         self.kind = define.kind
         self.executor = define.executor
         self.max_crashes = define.max_crashes
+        self.options = options.unpack(define.options)
         self.define = define
         self.cost = -1  # nanoseconds of one body, averaged; -1: not known yet
 
@@ -47,8 +49,8 @@ class Run:
     """A run that has not ended, or whose end is not on disk yet."""
 
     __slots__ = (
-        "crashes", "ending", "fingerprint", "function", "host", "id", "name", "open", "reason", "seq", "state",
-        "watchers",
+        "cancel_key", "children", "crashes", "ending", "fingerprint", "function", "host", "id", "name", "open", "parent",
+        "reason", "root", "seq", "state", "waits", "watchers",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, function: Function, fingerprint: bytes, state: str) -> None:
@@ -62,7 +64,12 @@ class Run:
         self.seq = 0  # number of the last completion
         self.open = 0  # steps without a result
         self.crashes = 0
-        self.watchers: set[Peer] = set()
+        self.parent = 0  # the run that called it
+        self.root = name  # the name of the topmost of its ancestors
+        self.cancel_key: int | None = None  # of the first cancel; None: it was not asked to end
+        self.waits: set[int] | None = None  # open steps that the supervisor itself ends
+        self.children: set[int] | None = None  # runs that it has called and that have not ended
+        self.watchers: set[Peer] | None = None
         self.ending: tuple[str, bytes] | None = None  # what it came to, while some of its steps are still open
 
 
@@ -85,6 +92,7 @@ class Ledger:
         self.crashes: dict[int, int] = {}  # charged, by step
         self.wary: set[int] = set()  # steps that were claimed when the machine stopped: their claims are synced
         self.flow: dict[int, Run] = {}  # the run of each loaded step of a workflow
+        self.homeless: dict[int, Run] = {}  # runs that are to be given to a host
         self.next_id = 0
 
     def epoch(self) -> int:
@@ -125,16 +133,14 @@ class Ledger:
             known = self._keep(max(self.functions, default=0) + 1, context, structs.replace(define, digest=digest))
             row = FunctionRow(
                 known.id, context, define.name, define.kind, digest, define.code or None, define.executor,
-                define.max_crashes, self._clock.now(),
+                define.max_crashes, self._clock.now(), define.options or None,
             )  # fmt: skip
             self._committer.group.functions.append(row)
             self._committer.dirty = True
         return known
 
     def _keep(self, id: int, context: int, define: Define) -> Function:
-        numbered = Define(
-            id, define.name, define.kind, define.digest, define.code, define.executor, define.max_crashes
-        )  # fmt: skip
+        numbered = structs.replace(define, number=id)
         function = Function(id, context, numbered)
         if not define.code:
             self._modules.setdefault(context, set()).add(define.name.partition(":")[0])
@@ -148,7 +154,8 @@ class Ledger:
             self.contexts[row.id] = Context(row.python, row.script, row.cwd, path, "")
         for made in self._store.functions():
             define = Define(
-                made.id, made.name, made.kind, made.digest, made.code or b"", made.executor, made.max_crashes
+                made.id, made.name, made.kind, made.digest, made.code or b"", made.executor, made.max_crashes,
+                made.options or b"",
             )  # fmt: skip
             self._keep(made.id, made.context, define)
 
@@ -156,15 +163,31 @@ class Ledger:
         """The modules that the functions of a context are imported from."""
         return self._modules.get(context, set())
 
-    def start(self, id: int, name: str, function: Function, args: bytes, fingerprint: bytes) -> Run:
+    def start(
+        self, id: int, name: str, function: Function, args: bytes, fingerprint: bytes, parent: Run | None = None,
+        deadline: int | None = None,
+    ) -> Run:  # fmt: skip
         run = self.remember(id, name, function, fingerprint, RunState.RUNNING)
-        self._committer.group.runs.append(RunRow(id, name, function.id, args, fingerprint, self._clock.now()))
+        if parent is not None:
+            self.adopt(run, parent)
+        row = RunRow(id, name, function.id, args, fingerprint, self._clock.now(), run.parent or None, deadline)
+        self._committer.group.runs.append(row)
         self._committer.dirty = True
         return run
+
+    @staticmethod
+    def adopt(run: Run, parent: Run) -> None:
+        """A run is the child of another."""
+        run.parent, run.root = parent.id, run.name.rpartition("/")[0]
+        if parent.children is None:
+            parent.children = set()
+        parent.children.add(run.id)
 
     def remember(self, id: int, name: str, function: Function, fingerprint: bytes, state: str) -> Run:
         run = Run(id, name, function, fingerprint, state)
         self.runs[id] = self.by_name[name] = run
+        if state == RunState.RUNNING:
+            self.homeless[id] = run
         return run
 
     def change(self, run: Run, state: RunState, payload: bytes | None = None, reason: str | None = None) -> None:
@@ -175,6 +198,10 @@ class Ledger:
         self._committer.dirty = True
         run.state = str(state)
         run.reason = reason or ""
+        if state == RunState.RUNNING:
+            self.homeless[run.id] = run
+        else:
+            self.homeless.pop(run.id, None)
         if final:
             self._committer.then.append(lambda: self._forget(run))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dq.crew.claims import Claim, Segment
     from dq.crew.nursery import Nursery
     from dq.crew.peer import Peer
+    from dq.executor.contract import Capability
 WORKER, HOST = "worker", "host"
 
 
@@ -83,8 +84,9 @@ class Lane:
 class Pool:
     """An executor by name, and how many members it may have."""
 
-    def __init__(self, name: str, spec: str, members: int, slots: int) -> None:
+    def __init__(self, name: str, spec: str, members: int, slots: int, capabilities: Capability) -> None:
         self.name = name
+        self.capabilities = capabilities
         self.spec = spec  # as the user wrote it
         self.size = members
         self.slots = slots

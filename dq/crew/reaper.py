@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TICK = 1.0  # seconds between two looks at the beats
 STARVED = 2.0  # seconds that a process may have to wait for a processor
 WAITING, WAITING_SHARE = 0.05, 0.02  # seconds of CPU, and its part of the time, that are no progress yet
+NOT_ITS_FAULT = ("handed back", "cancelled")  # whoever is killed for such a reason is not charged
 GRACE = 3.0  # a gap this long between two ticks means that the supervisor itself was stopped
 
 
@@ -46,7 +47,7 @@ def autopsy(member: Member, slots: SlotReader) -> list[Verdict]:
         for row in claim.open.values():
             mark = marks.get((claim.epoch, row[0]))
             outcome = {BEGUN: "crashed", UNSENT: "lost"}.get(mark or 0, "")
-            if outcome == "crashed" and member.why.startswith("handed back"):
+            if outcome == "crashed" and member.why.startswith(NOT_ITS_FAULT):
                 outcome = "lost"
             verdicts.append(Verdict(row, claim.batch, claim, outcome, outcome == "crashed"))
     return verdicts

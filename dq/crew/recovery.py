@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dq.crew.claims import Batch, Span
 from dq.crew.results import quarantine
+from dq.executor.options import SUPERVISOR
 from dq.executor.slots import BEGUN, FREE, SLOTS, UNSENT, SlotReader
 from dq.model.states import DEAD, STATUS
 from dq.store.group import AttemptRow
@@ -91,6 +92,14 @@ def _runs(supervisor: Supervisor) -> None:
         run.seq = seqs.get(record.id, 0)
         run.reason = record.reason or ""
         run.crashes = tried[record.id][1]
+        run.cancel_key = record.cancel_key
+        if record.parent:
+            run.parent, run.root = record.parent, run.name.rpartition("/")[0]
+        supervisor.hosts.watch_deadline(run, record.deadline or 0)
+
+
+    for run in [run for run in ledger.runs.values() if run.parent in ledger.runs]:
+        ledger.adopt(run, ledger.runs[run.parent])
 
 
 def _queue(supervisor: Supervisor) -> None:
@@ -111,9 +120,16 @@ def _queue(supervisor: Supervisor) -> None:
             supervisor.committer.group.closed_batches.append((first,))
             supervisor.committer.dirty = True
             del ledger.batches[first]
+    supervisor.waits.load()
     for run_id, *rest in store.open_flow_functions():
         run, span = ledger.runs[run_id], Span(*rest)
+        function = ledger.functions[span.function]
+        if function.executor == SUPERVISOR:
+            continue
         run.open += span.steps
+        if function.kind == "workflow":
+            ledger.flow.update((id, run) for id in run.children or ())
+            continue
         if not scheduler.enqueue_stored(span, None, run):
             rows = [(id, 1, function, args) for id, function, args in store.open_flow_steps(
                 run_id, span.function, span.first - 1, span.last, span.steps)]  # fmt: skip

@@ -11,12 +11,13 @@ from dq import errors
 from dq.executor import frames
 from dq.executor.failures import Failure
 from dq.model.payload import FAILURE, seal
-from dq.model.states import DEAD, FAILED, STATUS
+from dq.model.states import CANCELLED, DEAD, FAILED, STATUS
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dq.crew.cancels import Doom
     from dq.crew.claims import Batch, Claim, Row
     from dq.crew.evidence import Death
     from dq.crew.ledger import Function, Run
@@ -43,6 +44,7 @@ class Results:
         self._committer = supervisor.committer
         self._scheduler = supervisor.scheduler
         self.cancelled = failure(errors.Cancelled("cancelled before anybody had claimed it"))
+        self.doomed: dict[int, Doom] = {}  # steps on whose account their process is being killed
 
     def take(self, member: Member, message: frames.Results) -> None:
         """Results of a claim that is the member's still. Others are too late: they change nothing, and are counted."""
@@ -62,7 +64,7 @@ class Results:
                 continue
             seq = None
             if flow is not None:
-                seq = self._deliver(flow.pop(id), id, status, payload)
+                seq = self._deliver(flow.pop(id), id, status, payload, began + busy // 1000)
             written.append((id, seq, _STATES[status], row[1], epoch, pid, began, began + busy // 1000, payload))
             done.append(row)
             spent += busy
@@ -85,12 +87,12 @@ class Results:
                 self._committer.after_sync.append((batch.owner, message))
             self.count_down(batch, len(done))
 
-    def _deliver(self, run: Run, id: int, status: int, payload: bytes) -> int:
+    def _deliver(self, run: Run, id: int, status: int, payload: bytes, at: int) -> int:
         """Numbers a completion of a run, and puts it on the way to the run's host."""
         run.seq += 1
         run.open -= 1
         if run.host is not None:
-            row = (run.id, id, run.seq, status, payload)
+            row = (run.id, id, run.seq, status, payload, at)
             self._sup.hosts.deliveries.setdefault(run.host, []).append(row)
         if not run.open and run.ending is not None:
             self._sup.hosts.end(run, *run.ending)
@@ -120,7 +122,7 @@ class Results:
         told: list[tuple[int, int, bytes, int, int]] = []
         for id, attempt, _function, _args in rows:
             run = self._ledger.flow.pop(id, None)
-            seq = self._deliver(run, id, status, payload) if run is not None else None
+            seq = self._deliver(run, id, status, payload, now) if run is not None else None
             self._committer.group.results.append((id, seq, _STATES[status], attempt, epoch, 0, now, now, payload))
             told.append((id, status, payload, now, 0))
         self._committer.dirty = self._committer.eager = True
@@ -128,6 +130,13 @@ class Results:
             if batch.owner is not None:
                 self._committer.after_sync.append((batch.owner, frames.Results(epoch, told)))
             self.count_down(batch, len(told))
+
+    def _end_doomed(self, member: Member, row: Row, batch: Batch | None, claim: Claim, doom: Doom) -> None:
+        """A step whose process was killed on its account."""
+        now = self._sup.clock.now()
+        attempt = AttemptRow(row[0], row[1], claim.epoch, doom.outcome, member.pid, 0, doom.why, now)
+        self._committer.group.attempts.append(attempt)
+        self.settle([row], batch, CANCELLED, self._sup.waits.cancelled, claim.epoch)
 
     def bereave(self, member: Member, verdicts: list[Verdict], death: Death) -> None:
         """Frees what a dead member held: begun steps are charged, the others go back as if nothing had been."""
@@ -137,6 +146,10 @@ class Results:
         self._scheduler.unload([verdict.row for verdict in verdicts])
         for row, batch, claim, outcome, charged in verdicts:
             claim.open.pop(row[0], None)
+            doom = self.doomed.pop(row[0], None)
+            if doom is not None:
+                self._end_doomed(member, row, batch, claim, doom)
+                continue
             if not outcome:
                 back.append((row, batch))
                 continue
@@ -149,6 +162,8 @@ class Results:
                 self.settle([row], batch, DEAD, quarantine(function, crashes, cause), claim.epoch)
             else:
                 back.append(((row[0], row[1] + 1, row[2], row[3]), batch))
+        if self.doomed:  # some may have ended in time
+            self.doomed = {id: doom for id, doom in self.doomed.items() if doom.member is not member}
         self._scheduler.forget(member)
         self._committer.dirty = True
         self._scheduler.requeue(reversed(back))

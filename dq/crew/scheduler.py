@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dq.crew.ledger import Function, Ledger, Run
     from dq.crew.nursery import Nursery
     from dq.crew.peer import Peer
+    from dq.crew.terms import Terms
+    from dq.executor.contract import Capability
     from dq.model.clock import Clock
     from dq.store.store import Store
 
@@ -52,6 +54,7 @@ class Scheduler:
         self.lanes: dict[tuple[str, int], Lane] = {}
         self.nurseries: dict[int, Nursery] = {}  # the current one of each context
         self.open_nursery: Callable[[int], Nursery]  # set by the supervisor
+        self.terms: Terms  # the same
         self.draining = False
         self.ahead: set[Member] = set()  # members that hold rows which they have not begun
         self.stale = 0  # results that were refused: their claim was over
@@ -59,8 +62,8 @@ class Scheduler:
         self._loaded_rows = 0
         self._loaded_bytes = 0
 
-    def add_pool(self, name: str, spec: str, members: int, slots: int) -> None:
-        self.pools[name] = Pool(name, spec, members, slots)
+    def add_pool(self, name: str, spec: str, members: int, slots: int, capabilities: Capability) -> None:
+        self.pools[name] = Pool(name, spec, members, slots, capabilities)
 
     def lane(self, function: Function) -> Lane | None:
         """Where a function's steps wait; None if there is no executor of that name."""
@@ -73,13 +76,15 @@ class Scheduler:
             pool.lanes.append(lane)
         return lane
 
-    def enqueue(self, lane: Lane, owner: int, rows: list[Row], batch: Batch | None, run: Run | None = None) -> None:
-        """Rows that are in the group already. When memory is full they wait in the file."""
+    def enqueue(
+        self, lane: Lane, owner: int, rows: list[Row], batch: Batch | None, run: Run | None = None, *, spill: bool = True
+    ) -> None:
+        """Rows that are in the group already. When memory is full they wait in the file, where they may `spill`."""
         queue = self._queue(lane, owner)
         size = sum([len(row[3]) for row in rows])
         lane.pending += len(rows)
         full = self._loaded_rows >= LOADED_ROWS or self._loaded_bytes + size > LOADED_BYTES
-        if full and (batch or run):
+        if full and spill and (batch or run):
             span = Span(rows[0][2], rows[0][0], rows[-1][0], len(rows))
             queue.append(Segment.stored(span, batch, run))
             for row in rows:
@@ -131,7 +136,7 @@ class Scheduler:
                 batch = segment.batch
                 if batch is None or batch.owner is not owner or batch.first > most or batch.last < least:
                     continue
-                while self._load(segment, segment.left):
+                while self._load(lane, segment, segment.left):
                     pass
                 kept = [row for row in segment.rows[segment.at :] if row[0] not in ids]
                 gone = [(row, batch) for row in segment.rows[segment.at :] if row[0] in ids]
@@ -139,6 +144,22 @@ class Scheduler:
                 lane.pending -= len(gone)
                 self.unload([row for row, _ in gone])
                 taken += gone
+        return taken
+
+    def drop(self, run: Run, ids: set[int]) -> list[Row]:
+        """Takes pending rows of a run out of the queues."""
+        taken: list[Row] = []
+        for lane in self.lanes.values():
+            for segment in [segment for queue in lane.queues.values() for segment in queue]:
+                while segment.run is run and self._load(lane, segment, segment.left):
+                    pass
+                gone = [row for row in segment.rows[segment.at :] if row[0] in ids]
+                if gone:
+                    segment.rows = [row for row in segment.rows[segment.at :] if row[0] not in ids]
+                    segment.at = 0
+                    lane.pending -= len(gone)
+                    self.unload(gone)
+                    taken += gone
         return taken
 
     def dispatch(self) -> None:
@@ -238,7 +259,7 @@ class Scheduler:
             queue = lane.queues[owner]
             while queue:
                 segment = queue[0]
-                if segment.at < len(segment.rows) or self._load(segment, CHUNK):
+                if segment.at < len(segment.rows) or self._load(lane, segment, CHUNK):
                     break
                 queue.popleft()
             if not queue:
@@ -251,32 +272,36 @@ class Scheduler:
             return queue[0]
         return None
 
-    def _load(self, segment: Segment, count: int) -> bool:
+    def _load(self, lane: Lane, segment: Segment, count: int) -> bool:
         """Reads up to `count` more of a segment's rows from the file; False when there is none."""
         if segment.left and self._committer.dirty:
             self._committer.commit()  # what is read must have been written
         while segment.left:
             made = self._read(segment, max(count, 1))
             if not made:
+                lane.pending -= segment.left  # they have ended meanwhile
                 segment.left = 0
                 break
             segment.after = made[-1][0]
             made = [row for row in made if row[1] == segment.function]
-            if made:
-                self._append(segment, made)
+            if made and self._append(lane, segment, made):
                 return True
         return False
 
-    def _append(self, segment: Segment, made: list[tuple[int, int, bytes]]) -> None:
+    def _append(self, lane: Lane, segment: Segment, made: list[tuple[int, int, bytes]]) -> bool:
+        """Rows from the file; False where none of them may begin yet."""
         tried = self._store.attempts([row[0] for row in made])
-        rows: list[Row] = [(id, tried[id][0] + 1, function, args) for id, function, args in made]
+        found: list[Row] = [(id, tried[id][0] + 1, function, args) for id, function, args in made]
         if segment.run is not None:
-            self._ledger.flow.update((row[0], segment.run) for row in rows)
+            self._ledger.flow.update((row[0], segment.run) for row in found)
+        rows = self.terms.recall(found, segment.batch)
         segment.rows = segment.rows[segment.at :] + rows
         segment.at = 0
-        segment.left = max(0, segment.left - len(rows))
+        segment.left = max(0, segment.left - len(found))
+        lane.pending -= len(found) - len(rows)
         self._loaded_rows += len(rows)
         self._loaded_bytes += sum([len(row[3]) for row in rows])
+        return bool(rows)
 
     def _read(self, segment: Segment, count: int) -> list[tuple[int, int, bytes]]:
         if segment.run is not None:

@@ -22,8 +22,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dq.crew.cancels import Cancels
 from dq.crew.clients import Clients
 from dq.crew.committer import Committer
+from dq.crew.delays import Delays
 from dq.crew.door import Door
 from dq.crew.evidence import Death, MemoryKills, last_stack
 from dq.crew.hosts import Hosts, contexts
@@ -34,7 +36,9 @@ from dq.crew.reaper import Watch, autopsy, reap, running_run
 from dq.crew.results import Results
 from dq.crew.scheduler import Scheduler
 from dq.crew.staff import Staff
+from dq.crew.terms import Terms
 from dq.crew.timers import Timers
+from dq.crew.waits import Waits
 from dq.executor import frames
 from dq.executor.frames import BadFrame
 
@@ -49,6 +53,7 @@ FIRST_CLIENT = 30.0  # seconds that an engine's own supervisor waits for its eng
 STOP_MAX = 2.0  # seconds that members have to leave when they are told to
 DUMP_WAIT = 0.1  # seconds that a hung member has to leave its stack
 PREGROW_AFTER = 0.2  # seconds; a short-lived supervisor need not pay for it
+CLOCK_LOOK = 10.0  # seconds between two looks at the system's clock
 SPIN = 0.0003  # seconds of looking again before the loop sleeps, while work is dense
 
 
@@ -75,13 +80,19 @@ class Supervisor:
         self.clock = clock
         self.pid = os.getpid()
         self.poller = Poller()
-        self.timers = Timers()
+        self.timers = Timers()  # seconds of the monotonic clock
+        self.alarms = Timers()  # microseconds UTC: what is recorded
         self.committer = Committer(store, self.notice)
         self.ledger = Ledger(store, self.committer, clock, boot_epoch)
         self.scheduler = Scheduler(self.ledger, store, self.committer, clock)
         self.staff = Staff(options.db, self.ledger, self.scheduler, self.poller, options.start_method, self.notice)
         self.hosts = Hosts(self)
         self.results = Results(self)
+        self.waits = Waits(self)
+        self.delays = Delays(self)
+        self.terms = Terms(self)
+        self.cancels = Cancels(self)
+        self.scheduler.terms = self.terms
         self.hosts.results = self.results
         self.clients = Clients(self, self.hosts, self.results)
         self.committer.overlaps = lambda: self.scheduler.claimed > 0
@@ -121,7 +132,8 @@ class Supervisor:
         if not self.options.workers:
             self.committer.commit()
             return
-        self.staff.homeless = contexts(self.ledger.runs.values()) if self.ledger.runs else set()
+        self.alarms.run(self.clock.now())
+        self.staff.homeless = contexts(self.ledger.homeless.values()) if self.ledger.homeless else set()
         if self.staff.homeless and not self.stopping:
             self.hosts.assign()
         self.staff.keep(now)
@@ -148,10 +160,20 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
+        if self.hosts.more:
+            return 0.0
         waits = [
             self.committer.timeout(), self.scheduler.timeout(), self.timers.timeout(now), self.staff.next_try(now),
+            self._until_alarm(),
         ]  # fmt: skip
         return min([wait for wait in waits if wait is not None], default=None)
+
+    def _until_alarm(self) -> float | None:
+        """Seconds until the next alarm, but no more than some, since the system's clock may be set meanwhile."""
+        if not self.alarms or not self.options.workers:
+            return None
+        left = self.alarms.timeout(self.clock.now())
+        return None if left is None else min(left / 1_000_000, CLOCK_LOOK)
 
     def heed_signals(self) -> None:
         """From now on a signal is a wish, and does not end the process. To be called before anybody is told of it."""

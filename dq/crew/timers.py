@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Timers:
-    """Actions by due time, on a monotonic clock in seconds."""
+    """Actions by due time, on a clock of the owner's choice."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -22,6 +22,9 @@ class Timers:
         while self._heap and self._heap[0][0] <= now:
             heapq.heappop(self._heap)[2]()
 
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
     def timeout(self, now: float) -> float | None:
-        """Seconds until the next one, None if there is none."""
+        """The time until the next one, None if there is none."""
         return max(0.0, self._heap[0][0] - now) if self._heap else None

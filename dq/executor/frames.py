@@ -70,6 +70,30 @@ class Define(Message, frozen=True, tag=5):
     code: bytes  # cloudpickle, or b"" when it travels by name
     executor: str
     max_crashes: int
+    options: bytes = b""  # a packed `options.Options`; b"" for none
+
+
+class Term(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a step waits for besides a worker."""
+
+    step: int
+    after: int = 0  # microseconds from when it is taken down; 0: no delay
+    at: int = 0  # microseconds UTC; 0: at once
+    priority: int = 0  # higher goes first
+    key: str = ""  # its queue's limits count by it
+    dedup: str = ""
+    dedup_for: int = 0  # microseconds; 0: while that step is open
+    topic: str = ""  # the signal that a wait is for; the key of what is published
+
+
+class Try(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What came of a step's earlier attempts, where that matters to the next one."""
+
+    step: int
+    failures: int  # attempts that count for its retries
+    since: int  # when the first of them began; microseconds UTC
+    cursor: bytes  # a payload: how far it said that it had come; b"" for nothing
+    verdict: bytes  # the failure of an attempt that nobody has judged yet; b"" for none
 
 
 class Notice(Message, frozen=True, tag=6):
@@ -90,16 +114,18 @@ class Submit(Message, frozen=True, tag=10):
     """Steps submitted alone: (id, function number, arguments). Ids of one frame are consecutive."""
 
     rows: list[tuple[int, int, bytes]]
+    terms: list[Term] = []
 
 
 class Resubmit(Message, frozen=True, tag=11):
     """The same after a reconnect: rows that may be known already."""
 
     rows: list[tuple[int, int, bytes]]
+    terms: list[Term] = []
 
 
 class Acked(Message, frozen=True, tag=12):
-    """That many Submit, Resubmit and Start frames, in the order they were sent, are on disk now."""
+    """That many Submit, Resubmit, Start and Signal frames, in the order they were sent, are on disk now."""
 
     frames: int
 
@@ -221,6 +247,42 @@ class Farewell(Message, frozen=True, tag=28):
     stops: bool
 
 
+class Signal(Message, frozen=True, tag=30):
+    """A signal to a run. Answered by Done or Refused; `id` is new, and says whether it is known already."""
+
+    ticket: int
+    id: int
+    run: str
+    name: str
+    payload: bytes
+
+
+class CancelRun(Message, frozen=True, tag=31):
+    """Asks a run to end. `now`: at once, without another word of its code. Answered by Done or Refused.
+
+    `id` is new, so that a message which comes again after a reconnect is not a second cancel.
+    """
+
+    ticket: int
+    id: int
+    run: str
+    now: bool
+
+
+class Resume(Message, frozen=True, tag=32):
+    """Tries a blocked run again. Answered by Done or Refused."""
+
+    ticket: int
+    run: str
+
+
+class Done(Message, frozen=True, tag=33):
+    """What was asked under `ticket` is on disk; `text` says what came of it."""
+
+    ticket: int
+    text: str = ""
+
+
 class Fork(Message, frozen=True, tag=40):
     """Asks for a worker, bridge or host; its two sockets come with the frame."""
 
@@ -269,6 +331,7 @@ class Claim(Message, frozen=True, tag=50):
 
     epoch: int
     rows: list[tuple[int, int, int, bytes]]
+    tries: list[Try] = []
 
 
 class Results(Message, frozen=True, tag=51):
@@ -295,6 +358,14 @@ class Stop(Message, frozen=True, tag=54):
     """Finish what is begun, then leave."""
 
 
+class Progress(Message, frozen=True, tag=55):
+    """How far the body of a step says that it has come: a payload for its next attempt."""
+
+    epoch: int
+    step: int
+    cursor: bytes
+
+
 class Assign(Message, frozen=True, tag=60):
     """A run is this host's now. Its history follows in History frames; the last one says so."""
 
@@ -302,16 +373,18 @@ class Assign(Message, frozen=True, tag=60):
     name: str
     function: int
     args: bytes
+    created_at: int  # microseconds UTC
+    cancel: tuple[int, int, str] | None = None  # (seq, at, cause)
 
 
 class History(Message, frozen=True, tag=61):
-    """Recorded steps of a run: (id, function, scope, occurrence, fingerprint, args, seq, status, payload).
+    """Recorded steps of a run: (id, function, scope, occurrence, fingerprint, args, seq, status, payload, at).
 
-    A step without a result has seq 0 and status -1.
+    A step without a result has seq 0 and status -1. `at` is when it ended, in microseconds UTC.
     """
 
     run: int
-    rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes]]
+    rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes, int]]
     last: bool
 
 
@@ -319,12 +392,16 @@ class Steps(Message, frozen=True, tag=62):
     """A host's runs ask for steps: (id, run, function number, scope, occurrence, fingerprint, args)."""
 
     rows: list[tuple[int, int, int, str, int, bytes, bytes]]
+    terms: list[Term] = []
 
 
 class Deliver(Message, frozen=True, tag=63):
-    """Results for a host's runs, in the order of their numbers: (run, step, seq, status, payload)."""
+    """Results for a host's runs, in the order of their numbers: (run, step, seq, status, payload, at).
 
-    rows: list[tuple[int, int, int, int, bytes]]
+    Step 0 stands for a cancel of the run; its payload is the cause as text.
+    """
+
+    rows: list[tuple[int, int, int, int, bytes, int]]
 
 
 class Finish(Message, frozen=True, tag=64):
@@ -342,11 +419,23 @@ class Block(Message, frozen=True, tag=65):
     reason: str
 
 
+class Withdraw(Message, frozen=True, tag=66):
+    """A host's runs do not want these steps any more: (run, step). Those that run are killed."""
+
+    rows: list[tuple[int, int]]
+
+
+class Forget(Message, frozen=True, tag=67):
+    """A run is not this host's any more: it drops it without another word."""
+
+    run: int
+
+
 Any = (
     Hello | Welcome | Lease | Leased | Define | Notice | Refused | Submit | Resubmit | Acked | Adopt | Start | Started
     | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
     | Fork | Ready | Broken | Joined | Unfit | Preload | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
-    | Deliver | Finish | Block
+    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -60,10 +60,14 @@ def main_script() -> str:
     return os.path.abspath(path) if path and os.path.isfile(path) else ""
 
 
-def digest(name: str, code: bytes, kind: str, executor: str, max_crashes: int, path: str = "") -> bytes:
+def digest(
+    name: str, code: bytes, kind: str, executor: str, max_crashes: int, path: str = "", options: bytes = b""
+) -> bytes:
     """Identifies a function and its options; the script's `path` counts for functions of `__main__` only."""
     path = path if name.startswith(f"{MAIN}:") else ""
     fields: list[str | bytes] = [name, code, kind, executor, str(max_crashes), path]
+    if options:
+        fields.append(options)
     hashed = blake2b(digest_size=16)
     for field in fields:
         data = field if isinstance(field, bytes) else field.encode(errors="surrogatepass")
@@ -71,11 +75,13 @@ def digest(name: str, code: bytes, kind: str, executor: str, max_crashes: int, p
     return hashed.digest()
 
 
-def define(number: int, function: Any, *, kind: str, executor: str = "", max_crashes: int = 3) -> Define:
+def define(
+    number: int, function: Any, *, kind: str, executor: str = "", max_crashes: int = 3, options: bytes = b""
+) -> Define:
     """The frame that introduces a function under the sender's number. Raises NotPicklable."""
     name, code = describe(function)
-    mark = digest(name, code, kind, executor, max_crashes, main_script())
-    return Define(number, name, kind, mark, code, executor, max_crashes)
+    mark = digest(name, code, kind, executor, max_crashes, main_script(), options)
+    return Define(number, name, kind, mark, code, executor, max_crashes, options)
 
 
 def resolve(name: str, code: bytes) -> Callable[..., Any]:

@@ -10,10 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from dq.flow.future import Future
+from dq.flow.settings import micros
 from dq.model.states import COMPLETED
 
 if TYPE_CHECKING:
     import asyncio
+
+    from dq.flow.journal import Target
 
 R = TypeVar("R")
 _ABSENT = b""  # no payload is empty
@@ -33,6 +36,8 @@ class Desk(Protocol):
     callbacks: deque[Callable[[], object]]
 
     def park(self, wanted: Ready) -> None: ...
+    def withdraw(self, step: int) -> None: ...
+    def timer(self, micros: int, target: Target) -> int: ...
     def value(self, status: int, payload: bytes) -> Any: ...
 
 
@@ -85,6 +90,35 @@ class Join:
             self.failure = (status, payload)
 
 
+class Watch:
+    """Some futures, and how many of them have to be there until it is ready. It may be given a time."""
+
+    def __init__(self, needed: int) -> None:
+        self.came: deque[FlowFuture[Any]] = deque()  # in the order of their delivery
+        self.needed = needed
+        self.over = False  # whether the time is up
+
+    @property
+    def ready(self) -> bool:
+        return self.over or len(self.came) >= self.needed
+
+    def note(self, future: FlowFuture[Any]) -> None:
+        self.came.append(future)
+
+    def take(self, index: int, status: int, payload: bytes) -> None:
+        """The timer has fired, or is not wanted any more."""
+        self.over = status == COMPLETED
+
+    def wait(self, run: Desk, micros: int) -> bool:
+        """Parks the run until enough are here; False where the time was up before."""
+        if not self.ready:
+            timer = run.timer(micros, self)
+            run.park(self)
+            if not self.over:
+                run.withdraw(timer)
+        return len(self.came) >= self.needed
+
+
 class FlowFuture(Future[R]):
     """The future that `Step.submit` returns inside a run.
 
@@ -97,6 +131,8 @@ class FlowFuture(Future[R]):
         self._status = COMPLETED
         self._open = True  # the result has not been decoded
         self._awaiting: list[asyncio.Future[None]] | None = None
+        self._watches: list[Watch] | None = None
+        self.step = 0  # its id, as soon as it is asked for
 
     @property
     def ready(self) -> bool:
@@ -109,15 +145,26 @@ class FlowFuture(Future[R]):
         for waiter in self._awaiting or ():
             if not waiter.done():
                 waiter.set_result(None)
+        for watch in self._watches or ():
+            watch.note(self)
         for callback in self._callbacks or ():
             self._run.callbacks.append(partial(callback, self))
+
+    def watch(self, watch: Watch) -> None:
+        """Has the watch told when the result is delivered; at once if it is here."""
+        if self._state == FINISHED:
+            watch.note(self)
+        else:
+            if self._watches is None:
+                self._watches = []
+            self._watches.append(watch)
 
     def result(self, timeout: float | None = None) -> R:
         """Waits for the step and returns its result.
 
         Raises:
             Exception: The step's own exception; `StepCrashed` when it killed its workers.
-            NotImplementedError: A `timeout` was given and the result is not here.
+            TimeoutError: It has none within `timeout` seconds; that is recorded, and happens again on each replay.
         """
         self._wait(timeout)
         if self._open:
@@ -144,12 +191,13 @@ class FlowFuture(Future[R]):
     def _wait(self, timeout: float | None) -> None:
         if self._state == FINISHED:
             return
-        if timeout is not None:
-            raise NotImplementedError(
-                "inside a workflow result() takes no timeout: it would fire at another point on each replay. "
-                "Call result() without one; waiting holds no worker"
-            )
-        self._run.park(self)
+        if timeout is None:
+            self._run.park(self)
+            return
+        watch = Watch(1)
+        self.watch(watch)
+        if not watch.wait(self._run, micros(timeout)):
+            raise TimeoutError(f"step {self.step} has no result within {timeout} s; it goes on")
 
     def __await__(self) -> Generator[Any, None, R]:
         if self._state != FINISHED:
@@ -159,7 +207,11 @@ class FlowFuture(Future[R]):
             if self._awaiting is None:
                 self._awaiting = []
             self._awaiting.append(waiter)
-            yield from waiter
+            try:
+                yield from waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
         return self.result()
 
     def done(self) -> bool:
@@ -172,8 +224,14 @@ class FlowFuture(Future[R]):
         return False
 
     def cancel(self) -> bool:
-        """A step that a run has asked for can't be taken back. Always False."""
-        return False
+        """Asks for the end of the step: one that runs is killed. What came of it is delivered like any result.
+
+        Says whether there was anything to cancel.
+        """
+        if self._state == FINISHED:
+            return False
+        self._run.withdraw(self.step)
+        return True
 
     def add_done_callback(self, fn: Callable[[BaseFuture[R]], object]) -> None:
         """Has `fn` called with this future, in the run, when the result is delivered; at once if it is here."""
@@ -186,7 +244,7 @@ class FlowFuture(Future[R]):
     def _condition(self) -> NoReturn:  # type: ignore[override]
         raise RuntimeError(
             "concurrent.futures.wait and as_completed would stop the host of this run and all its other runs; "
-            "call result() on the futures one after the other, or use an async workflow"
+            "use dq.wait, dq.as_completed or dq.gather, or an async workflow"
         )
 
     def __repr__(self) -> str:

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from uuid import UUID
 
     from dq.executor.current import Info
-    from dq.flow.decorators import Step
+    from dq.executor.frames import Term
+    from dq.flow.awaited import Ready
+    from dq.flow.decorators import Step, Workflow
     from dq.flow.future import Future
+    from dq.flow.journal import Target
+
+    Called = Step[..., Any] | Workflow[..., Any]
 
 
 class Flow(Protocol):
@@ -19,9 +25,17 @@ class Flow(Protocol):
     id: int
     name: str
 
-    def call(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
-    def submit(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...
-    def map(self, step: Step[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]: ...
+    def call(self, step: Called, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+    def submit(self, step: Called, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...
+    def map(self, step: Called, calls: Iterable[tuple[Any, ...]]) -> list[Any]: ...
+    def park(self, wanted: Ready) -> None: ...
+    def wait_for(self, name: str, told: tuple[Any, ...], term: Term) -> Any: ...
+    def note(self, name: str, told: tuple[Any, ...], value: Any, term: Term) -> None: ...
+    def timer(self, micros: int, target: Target) -> int: ...
+    def withdraw(self, step: int) -> None: ...
+    def patched(self, name: str) -> bool: ...
+    @property
+    def now(self) -> int: ...
     def draw(self) -> bytes: ...
     def key(self) -> str: ...
 
@@ -49,6 +63,18 @@ def current() -> Info:
     if running is None:
         return attempt.current()
     return attempt.Info(0, 0, 0, running.name, running.key())
+
+
+def now() -> datetime:
+    """The time, with its time zone (UTC). In a workflow it is the same on every replay.
+
+    A run's own time is when what it has heard of last came about; it stands still while the workflow's own code runs.
+    """
+    from datetime import UTC, datetime
+
+    if running is None:
+        return datetime.now(UTC)
+    return datetime.fromtimestamp(running.now / 1_000_000, UTC)
 
 
 def random() -> float:

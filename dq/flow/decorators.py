@@ -6,18 +6,55 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, cast, overload
 
 from dq.errors import DqError
 from dq.flow import context
+from dq.flow.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from typing_extensions import Unpack
+
     from dq.flow.future import Future
+    from dq.flow.queue import Queue
     from dq.flow.registry import Function
+    from dq.flow.settings import Span
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+
+class StepOptions(TypedDict, total=False):
+    """The options of `dq.step`."""
+
+    name: str
+    executor: str
+    max_crashes: int
+    timeout: Span
+    memory: int
+    on_crash: str
+    stop: Callable[..., Any]
+    wait: Callable[..., Any]
+    retry: Callable[..., Any]
+    queue: Queue
+    priority: int
+    delay: Span
+    at: datetime
+    dedup: str
+    dedup_for: Span
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """The options of `dq.workflow`."""
+
+    name: str
+    max_crashes: int
+    timeout: Span
+    detached: bool
+    version: str
+
 
 _COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself would double the time that importing dq takes
 _warned = False
@@ -30,18 +67,28 @@ class _Decorated(Generic[P, R_co]):
     __name__: str
     __qualname__: str
 
-    def __init__(self, body: Callable[P, R_co], name: str = "", executor: str = "", max_crashes: int = 3) -> None:
+    def __init__(self, body: Callable[P, R_co], settings: Settings = Settings()) -> None:  # noqa: B008 -- it is constant
         if not hasattr(body, "__qualname__"):  # what is callable and has none can't be found again by name
             raise TypeError(f"dq.{self.kind} decorates functions; {body!r} is a {type(body).__name__}")
-        if max_crashes < 1:
-            raise ValueError(f"max_crashes is {max_crashes}; it must be at least 1, since the first crash is one")
         functools.update_wrapper(cast(Callable[..., Any], self), body)
         self.__dq_body__ = body
-        self.name = name
-        self.executor = executor
-        self.max_crashes = max_crashes
+        self.settings = settings
+        self.has_term = settings.has_term
         self.registered: Function | None = None  # what the host in this process knows it as
         self.is_async = bool(getattr(getattr(body, "__code__", None), "co_flags", 0) & _COROUTINE)
+
+    @property
+    def name(self) -> str:
+        """What the record calls it, where that is not its module and name."""
+        return self.settings.name
+
+    @property
+    def executor(self) -> str:
+        return self.settings.executor
+
+    @property
+    def max_crashes(self) -> int:
+        return self.settings.max_crashes
 
     def __set_name__(self, owner: type, name: str) -> None:
         raise TypeError(
@@ -57,10 +104,9 @@ class _Decorated(Generic[P, R_co]):
         found = _found(self.__dq_body__)
         if found is self:
             return self.__dq_body__.__qualname__
-        options = (self.name, self.executor, self.max_crashes)
         if isinstance(found, _Decorated) and found.__dq_body__ is self.__dq_body__:
-            return _derive, (found, *options)
-        return type(self), (self.__dq_body__, *options)
+            return _derive, (found, tuple(self.settings))
+        return _make, (type(self), self.__dq_body__, tuple(self.settings))
 
 
 class Step(_Decorated[P, R_co]):
@@ -127,20 +173,14 @@ class Step(_Decorated[P, R_co]):
         function: Callable[..., Any] = self.__call__
         return [function(*call) for call in calls]
 
-    def options(
-        self, *, name: str | None = None, executor: str | None = None, max_crashes: int | None = None
-    ) -> Step[P, R_co]:
-        """The same step with some options changed.
+    def options(self, **changes: Unpack[StepOptions]) -> Step[P, R_co]:
+        """The same step with some options changed: those of `dq.step`, for this call or for all calls of what it returns.
 
         Example:
-            heavy = render.options(executor="gpu")
+            heavy = render.options(executor="gpu", timeout=600)
+            part = render.options(priority=5, delay=60).submit(frame)
         """
-        return _derive(
-            self,
-            self.name if name is None else name,
-            self.executor if executor is None else executor,
-            self.max_crashes if max_crashes is None else max_crashes,
-        )
+        return Step(self.__dq_body__, self.settings.change(dict(changes)))
 
 
 class Workflow(_Decorated[P, R_co]):
@@ -152,24 +192,56 @@ class Workflow(_Decorated[P, R_co]):
     kind = "workflow"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self.__dq_body__(*args, **kwargs)
+        """Inside a run: starts a child run and returns its result, or raises its exception. Elsewhere: a plain call."""
+        run = context.running
+        if run is None:
+            return self.__dq_body__(*args, **kwargs)
+        return run.call(self, args, kwargs)  # type: ignore[no-any-return]
 
-    def options(self, *, name: str | None = None, max_crashes: int | None = None) -> Workflow[P, R_co]:
-        """The same workflow with some options changed."""
-        return _derive(
-            self,
-            self.name if name is None else name,
-            self.executor,
-            self.max_crashes if max_crashes is None else max_crashes,
-        )
+    @overload
+    def submit(
+        self: Workflow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
+        """Starts a child run without waiting; for use inside a workflow.
+
+        Example:
+            left, right = build.submit("left"), build.submit("right")
+            return left.result() + right.result()
+
+        Raises:
+            DqError: No run is running here. `engine.start(workflow, ...)` starts a run from outside.
+        """
+        run = context.running
+        if run is None:
+            raise DqError(
+                f"{self.__name__}.submit(...) belongs into a workflow, and no run is running here. "
+                f"To start a run from outside use engine.start({self.__name__}, ...)"
+            )
+        return run.submit(self, args, kwargs)
+
+    def map(self, iterable: Iterable[Any], /, *more: Iterable[Any]) -> list[Any]:
+        """Starts a child run for each item, side by side, and returns the results in the order of the items."""
+        run = context.running
+        if run is None:
+            raise DqError(f"{self.__name__}.map(...) belongs into a workflow, and no run is running here")
+        return run.map(self, zip(iterable, *more, strict=False))
+
+    def options(self, **changes: Unpack[WorkflowOptions]) -> Workflow[P, R_co]:
+        """The same workflow with some options changed: those of `dq.workflow`.
+
+        Example:
+            report.options(detached=True).submit(month)
+        """
+        return Workflow(self.__dq_body__, self.settings.change(dict(changes)))
 
 
 @overload
 def step(body: Callable[P, R_co], /) -> Step[P, R_co]: ...
 @overload
-def step(
-    *, name: str = "", executor: str = "", max_crashes: int = 3
-) -> Callable[[Callable[P, R_co]], Step[P, R_co]]: ...
+def step(**options: Unpack[StepOptions]) -> Callable[[Callable[P, R_co]], Step[P, R_co]]: ...
 def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a function a step: the unit that is recorded. Use it bare or with options.
 
@@ -178,6 +250,21 @@ def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             move to another module while runs that use it are under way.
         executor: Which of the engine's executors runs it; "" is the default one.
         max_crashes: After so many deaths of its worker the step is given up, and `StepCrashed` raised in the workflow.
+        on_crash: What a death of its worker leads to: "retry", up to `max_crashes`; "fail", at once; "park": the step waits
+            until somebody says `dq retry`.
+        stop: tenacity's objects say whether a failed attempt is followed by another: `tenacity.stop_after_attempt(5)`.
+        wait: How long after: `tenacity.wait_exponential_jitter()`. What it draws is recorded as a due time.
+        retry: After which exceptions or results: `tenacity.retry_if_exception_type(OSError)`. Without any of the three a
+            step that fails has failed; with one of them the others are tenacity's defaults.
+        timeout: Seconds, or a timedelta, that one attempt may take. Then its process is killed, whatever it is doing, and
+            the attempt has failed with `StepTimeout`.
+        memory: Bytes that one attempt may have besides what its process had before it.
+        queue: A `dq.Queue` whose limits hold for this step.
+        priority: Steps with a higher one go first.
+        delay: Seconds, or a timedelta, until the step may begin.
+        at: The time (with its time zone) before which the step does not begin.
+        dedup: While a step with the same word is open, a second one is the same step.
+        dedup_for: Seconds, or a timedelta: the same for this long, whether that step has ended or not.
 
     Example:
         @dq.step
@@ -192,7 +279,7 @@ def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 @overload
 def workflow(body: Callable[P, R_co], /) -> Workflow[P, R_co]: ...
 @overload
-def workflow(*, name: str = "", max_crashes: int = 3) -> Callable[[Callable[P, R_co]], Workflow[P, R_co]]: ...
+def workflow(**options: Unpack[WorkflowOptions]) -> Callable[[Callable[P, R_co]], Workflow[P, R_co]]: ...
 def workflow(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a function a workflow, `def` or `async def`. Use it bare or with options.
 
@@ -202,6 +289,9 @@ def workflow(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Args:
         name: What the workflow is called in the record, in place of its module and name.
         max_crashes: After so many deaths of the host while this run was running, the run fails.
+        timeout: Seconds, or a timedelta, that a run may take. Then `RunTimeout` is raised in it, as a cancel would be.
+        detached: Whether a child run of this workflow goes on when its parent ends or is cancelled.
+        version: A word of yours that is recorded with each run.
 
     Example:
         @dq.workflow
@@ -212,19 +302,24 @@ def workflow(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def _decorate(kind: Callable[..., Any], body: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    settings = Settings().change(options)
     if body is None:
-        return functools.partial(kind, **options)
+        return functools.partial(_wrap, kind, settings)
+    return _wrap(kind, settings, body)
+
+
+def _wrap(kind: Callable[..., Any], settings: Settings, body: Callable[..., Any]) -> Any:
     if isinstance(body, _Decorated):
         raise TypeError(f"{body!r} is decorated already")
-    return kind(body, **options)
+    return kind(body, settings)
 
 
-D = TypeVar("D", bound="_Decorated[Any, Any]")
+def _derive(base: _Decorated[Any, Any], settings: tuple[Any, ...]) -> Any:
+    return _make(type(base), base.__dq_body__, settings)
 
 
-def _derive(base: D, name: str, executor: str, max_crashes: int) -> D:
-    make: Callable[..., D] = type(base)
-    return make(base.__dq_body__, name, executor, max_crashes)
+def _make(kind: Callable[..., Any], body: Callable[..., Any], settings: tuple[Any, ...]) -> Any:
+    return kind(body, Settings(*settings))
 
 
 def _found(body: Callable[..., Any]) -> Any:

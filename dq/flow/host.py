@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from greenlet import getcurrent
+from msgspec import structs
 
 from dq.errors import DqError
 from dq.executor import berth as berths
@@ -30,12 +31,15 @@ from dq.executor.frames import (
     Define,
     Deliver,
     Finish,
+    Forget,
     History,
     Lease,
     Leased,
     Message,
     Steps,
     Stop,
+    Term,
+    Withdraw,
     encode,
 )
 from dq.executor.link import Closed, Link
@@ -109,6 +113,8 @@ class Host:
         self._workflows: dict[int, int] = {}  # run -> its function
         self._moved: dict[int, Run] = {}  # runs that something has come for
         self._rows: list[StepRow] = []
+        self._terms: list[Term] = []
+        self._withdrawn: list[tuple[int, int]] = []
         self._size = 0
         self._first_at = 0.0
         self._ends: list[Finish | Block] = []
@@ -131,32 +137,51 @@ class Host:
             case History():
                 self._history(message.run, message.rows, message.last)
             case Assign():
-                self._runs[message.run] = Run(self, message.run, message.name, message.args)
+                told = message.created_at, message.cancel
+                self._runs[message.run] = Run(self, message.run, message.name, message.args, *told)
                 self._workflows[message.run] = message.function
             case Define():
                 self._functions[message.number] = message
             case Leased():
                 self.ids.add(message.first, message.count)
+            case Forget():
+                self._forget(message.run)
             case Stop():
                 raise Leave
             case _:
                 raise BadFrame(f"a {type(message).__name__} sent to a host")
 
-    def _deliver(self, rows: list[tuple[int, int, int, int, bytes]]) -> None:
+    def _deliver(self, rows: list[tuple[int, int, int, int, bytes, int]]) -> None:
         runs, moved = self._runs, self._moved
-        for id, step, seq, status, payload in rows:
+        for id, step, seq, status, payload, at in rows:
             run = runs.get(id)
-            if run is not None:
-                run.journal.arrive(step, seq, status, payload)
-                moved[id] = run
+            if run is None:
+                continue
+            if step:
+                run.journal.arrive(step, seq, status, payload, at)
+            else:
+                run.hear_cancel(seq, at, payload.decode(errors="replace"))
+            moved[id] = run
+
+    def _forget(self, id: int) -> None:
+        """A run has ended without its code; what is left of that is unwound."""
+        run = self._runs.pop(id, None)
+        self._moved.pop(id, None)
+        self._workflows.pop(id, None)
+        if run is not None and not run.ended:
+            run.ended = True
+            if run.greenlet:
+                context.running = run
+                run.greenlet.throw()
+                context.running = None
 
     def _history(self, id: int, rows: list[Any], last: bool) -> None:
         run = self._runs.get(id)
         if run is None:
             return
         names = self._functions
-        for step, function, scope, occurrence, mark, args, seq, status, payload in rows:
-            recorded = Recorded(step, mark, args, seq, status, payload)
+        for step, function, scope, occurrence, mark, args, seq, status, payload, at in rows:
+            recorded = Recorded(step, mark, args, seq, status, payload, at)
             run.journal.load(scope, names[function].name, occurrence, recorded)
         if last:
             run.loaded = True
@@ -205,11 +230,17 @@ class Host:
             body = self._bodies[number] = functions.resolve(told.name, told.code)
         return body
 
-    def write(self, row: StepRow) -> None:
+    def withdraw(self, run: int, step: int) -> None:
+        """A run does not want a step any more."""
+        self._withdrawn.append((run, step))
+
+    def write(self, row: StepRow, term: Term | None) -> None:
         """A run asks for a step."""
         if not self._rows:
             self._first_at = time.monotonic()
         self._rows.append(row)
+        if term is not None:
+            self._terms.append(structs.replace(term, step=row[0]))
         self._size += len(row[6])
         if len(self._rows) >= _ROWS or self._size > _BYTES:
             self._send_rows()
@@ -224,6 +255,9 @@ class Host:
         """Sends all steps and then all ends, so that a run's steps are known before its end is."""
         if self._rows:
             self._send_rows()
+        if self._withdrawn:
+            rows, self._withdrawn = self._withdrawn, []
+            self._link.send(Withdraw(rows))
         if self._ends:
             ends, self._ends = self._ends, []
             for start in range(0, len(ends), 256):
@@ -231,7 +265,8 @@ class Host:
 
     def _send_rows(self) -> None:
         rows, self._rows, self._size = self._rows, [], 0
-        self._link.send(Steps(rows))
+        terms, self._terms = self._terms, []
+        self._link.send(Steps(rows, terms))
 
     def _send(self, message: Message) -> None:
         self._link.send(message)

@@ -21,6 +21,12 @@ class Target(Protocol):
     def take(self, index: int, status: int, payload: bytes) -> None: ...
 
 
+class Ignored:
+    """The target of what nobody waits for."""
+
+    def take(self, index: int, status: int, payload: bytes) -> None: ...
+
+
 class Recorded(NamedTuple):
     """A step as the file has it. `seq` is 0 where it has no result yet."""
 
@@ -30,6 +36,7 @@ class Recorded(NamedTuple):
     seq: int
     status: int
     payload: bytes
+    at: int  # microseconds UTC
 
 
 class Mismatch(Exception):
@@ -78,15 +85,16 @@ class _Stretch:
 class Journal:
     """Pure bookkeeping: it neither sends nor waits."""
 
-    __slots__ = ("_arrived", "_firsts", "_recorded", "_stretches", "_unasked", "_waits")
+    __slots__ = ("_arrived", "_firsts", "_recorded", "_stretches", "_unasked", "_waits", "now")
 
-    def __init__(self) -> None:
+    def __init__(self, now: int = 0) -> None:
+        self.now = now  # microseconds UTC: when what was delivered last came about
         self._recorded: dict[tuple[str, str], dict[int, Recorded]] = {}
         self._unasked: dict[int, tuple[tuple[str, str], int]] = {}  # recorded, without a result, not asked for so far
         self._waits: dict[int, tuple[Target, int]] = {}
         self._stretches: list[_Stretch] = []
         self._firsts: list[int] = []
-        self._arrived: list[tuple[int, Target, int, int, bytes]] = []  # a heap by number
+        self._arrived: list[tuple[int, Target, int, int, bytes, int]] = []  # a heap by number
 
     def load(self, scope: str, name: str, occurrence: int, recorded: Recorded) -> None:
         """Takes in a step of the run's history."""
@@ -95,8 +103,16 @@ class Journal:
         if not recorded.seq:
             self._unasked[recorded.id] = (key, occurrence)
 
-    def request(self, scope: Scope, name: str, fingerprint: bytes, target: Target, index: int) -> bool:
-        """Counts a request. True: it is on record, and `target` will hear of it; False: it is new, see `expect`.
+    def replays(self, scope: str) -> bool:
+        """Whether something is on record of a branch that it has not asked for yet."""
+        return any(known == scope for known, _name in self._recorded)
+
+    def knows(self, scope: Scope, name: str) -> bool:
+        """Whether the next request of this name is on record."""
+        return scope.counts.get(name, 0) in self._recorded.get((scope.path, name), ())
+
+    def request(self, scope: Scope, name: str, fingerprint: bytes, target: Target, index: int) -> int:
+        """Counts a request. Its id if it is on record, and `target` will hear of it; 0: it is new, see `expect`.
 
         Raises:
             Mismatch: What is on record has another fingerprint.
@@ -104,18 +120,18 @@ class Journal:
         occurrence = scope.counts.get(name, 0)
         scope.counts[name] = occurrence + 1
         if not self._recorded:
-            return False
+            return 0
         recorded = self._pop((scope.path, name), occurrence)
         if recorded is None:
-            return False
+            return 0
         if recorded.fingerprint != fingerprint:
             raise Mismatch(scope.path, name, occurrence, recorded)
         if recorded.seq:
-            heappush(self._arrived, (recorded.seq, target, index, recorded.status, recorded.payload))
+            heappush(self._arrived, (recorded.seq, target, index, recorded.status, recorded.payload, recorded.at))
         else:
             del self._unasked[recorded.id]
             self._waits[recorded.id] = (target, index)
-        return True
+        return recorded.id
 
     def _pop(self, key: tuple[str, str], occurrence: int) -> Recorded | None:
         rows = self._recorded.get(key)
@@ -142,19 +158,23 @@ class Journal:
         insort(self._stretches, _Stretch(id, target, index))
         insort(self._firsts, id)
 
-    def arrive(self, id: int, seq: int, status: int, payload: bytes) -> None:
+    def announce(self, seq: int, target: Target, payload: bytes, at: int) -> None:
+        """Something has come that nobody has asked for: it is delivered in its turn."""
+        heappush(self._arrived, (seq, target, 0, 0, payload, at))
+
+    def arrive(self, id: int, seq: int, status: int, payload: bytes, at: int) -> None:
         """A completion has come. One that is known already changes nothing."""
         wait = self._waits.pop(id, None)
         if wait is not None:
-            heappush(self._arrived, (seq, wait[0], wait[1], status, payload))
+            heappush(self._arrived, (seq, wait[0], wait[1], status, payload, at))
         elif id in self._unasked:
             key, occurrence = self._unasked.pop(id)
             row = self._recorded[key][occurrence]
-            self._recorded[key][occurrence] = row._replace(seq=seq, status=status, payload=payload)
+            self._recorded[key][occurrence] = row._replace(seq=seq, status=status, payload=payload, at=at)
         else:
-            self._arrive_in_stretch(id, seq, status, payload)
+            self._arrive_in_stretch(id, seq, status, payload, at)
 
-    def _arrive_in_stretch(self, id: int, seq: int, status: int, payload: bytes) -> None:
+    def _arrive_in_stretch(self, id: int, seq: int, status: int, payload: bytes, at: int) -> None:
         place = bisect_right(self._firsts, id) - 1
         if place < 0:
             return
@@ -164,7 +184,7 @@ class Journal:
             return
         stretch.came[offset] = 1
         stretch.left -= 1
-        heappush(self._arrived, (seq, stretch.target, stretch.index + offset, status, payload))
+        heappush(self._arrived, (seq, stretch.target, stretch.index + offset, status, payload, at))
         if not stretch.left:
             del self._stretches[place], self._firsts[place]
 
@@ -172,7 +192,9 @@ class Journal:
         """Delivers what has the lowest number of all that was asked for and has come; False if there is nothing."""
         if not self._arrived:
             return False
-        _, target, index, status, payload = heappop(self._arrived)
+        _, target, index, status, payload, at = heappop(self._arrived)
+        if at > self.now:
+            self.now = at
         target.take(index, status, payload)
         return True
 
@@ -180,6 +202,13 @@ class Journal:
     def outstanding(self) -> bool:
         """Whether anything was asked for that is not delivered."""
         return bool(self._arrived or self._waits or self._stretches)
+
+    def open_ids(self) -> list[int]:
+        """Steps that were asked for and have no result."""
+        ids = list(self._waits)
+        for stretch in self._stretches:
+            ids += [stretch.first + offset for offset, came in enumerate(stretch.came) if not came]
+        return ids
 
     def left_over(self) -> Iterable[tuple[str, str]]:
         """Scope and name of recorded steps that were not asked for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import math
 import weakref
 from asyncio import events
 from collections import deque
@@ -16,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from dq.errors import DqError
+from dq.model.states import COMPLETED
 
 if TYPE_CHECKING:
     from dq.flow.journal import Scope
@@ -41,6 +43,17 @@ class FlowTask(asyncio.Task[T]):
         return self is other
 
 
+class FlowTimer(asyncio.TimerHandle):
+    """A timer that is on record."""
+
+    step = 0
+
+    def take(self, index: int, status: int, payload: bytes) -> None:
+        """It is due, or nobody wants it any more."""
+        if status == COMPLETED and not self.cancelled():
+            self._loop.fire(self)  # type: ignore[attr-defined]
+
+
 class FlowLoop(asyncio.BaseEventLoop):
     """The loop of one run."""
 
@@ -49,6 +62,7 @@ class FlowLoop(asyncio.BaseEventLoop):
         self._queue: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
         self._run = run
         self._count = 0
+        self._main: FlowTask[Any] | None = None
         self._tasks: weakref.WeakSet[FlowTask[Any]] = weakref.WeakSet()
         self.set_task_factory(self._make_task)
 
@@ -66,7 +80,7 @@ class FlowLoop(asyncio.BaseEventLoop):
         """Runs an async workflow to its end, and then what is left of its tasks."""
         self.enter(None)
         try:
-            main = self._make_task(self, body, scope=self._run.root)
+            main = self._main = self._make_task(self, body, scope=self._run.root)
             self._until([main])
             left = sorted(filter(_pending, self._tasks), key=lambda task: task.number)
             for task in left:
@@ -135,17 +149,31 @@ class FlowLoop(asyncio.BaseEventLoop):
         """There is nothing to close."""
 
     def time(self) -> float:
-        return 0.0
+        """The run's own time: seconds since 1970, the same on every replay."""
+        return self._run.now / 1_000_000
+
+    def cancel(self) -> None:
+        """Cancels the workflow's main task, as asyncio's own runner does at Ctrl-C."""
+        if self._main is not None:
+            self._main.cancel()
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> Any:
-        if when > self.time():
-            raise NotImplementedError(
-                f"a timer of {when:g} seconds (asyncio.sleep, timeout or wait_for) in a workflow would start anew on "
-                "each replay, and durable timers are not there yet; put the waiting into a step"
-            )
-        return self.call_soon(callback, *args, context=context)
+        """A durable timer. What is due by the run's own time is called at once."""
+        delay = when - self.time()
+        if delay <= 0:
+            return self.call_soon(callback, *args, context=context)
+        handle = FlowTimer(when, callback, args, self, context)
+        handle.step = self._run.timer(math.ceil(delay * 1_000_000), handle)
+        return handle
+
+    def fire(self, timer: FlowTimer) -> None:
+        self._queue.append(timer)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if isinstance(handle, FlowTimer) and handle.step:
+            self._run.withdraw(handle.step)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None

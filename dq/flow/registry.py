@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from dq.executor import functions
 from dq.executor.frames import Define
+from dq.executor.options import SUPERVISOR
 from dq.flow.decorators import Step, Workflow
 
 
@@ -25,9 +27,20 @@ class Registry:
     def __init__(self, send: Callable[[Define], None]) -> None:
         self._send = send
         self._numbers: dict[bytes, int] = {}
+        self._builtins: dict[str, Function] = {}
 
-    def find(self, step: Step[..., Any]) -> Function:
-        """The number and the name of a step. Raises NotPicklable for one that can't travel."""
+    def builtin(self, name: str) -> Function:
+        """The number of something that the supervisor itself ends."""
+        known = self._builtins.get(name)
+        if known is None:
+            digest = functions.digest(name, b"", "step", SUPERVISOR, 1)
+            number = self._numbers[digest] = len(self._numbers) + 1
+            self._send(Define(number, name, "step", digest, b"", SUPERVISOR, 1))
+            known = self._builtins[name] = Function(self, number, name)
+        return known
+
+    def find(self, step: Step[..., Any] | Workflow[..., Any]) -> Function:
+        """The number and the name of a step or a child workflow. Raises NotPicklable for one that can't travel."""
         known = step.registered
         if known is not None and known.registry is self:
             return known
@@ -47,13 +60,26 @@ def define(number: int, function: Step[..., Any] | Workflow[..., Any]) -> Define
     since its name does not lead to it.
     """
     kind, executor, crashes = function.kind, function.executor, function.max_crashes
+    options = function.settings.pack(source_of(function) if kind == "workflow" else "")
     if not function.name:
-        return functions.define(number, function, kind=kind, executor=executor, max_crashes=crashes)
+        return functions.define(number, function, kind=kind, executor=executor, max_crashes=crashes, options=options)
     told = functions.describe(function)
     code = told.code or pickle.dumps(_Reference(told.name), 5)
     script = functions.main_script() if told.name.startswith(f"{functions.MAIN}:") else ""
-    digest = functions.digest(function.name, code + script.encode(errors="surrogatepass"), kind, executor, crashes)
-    return Define(number, function.name, kind, digest, code, executor, crashes)
+    whole = code + script.encode(errors="surrogatepass")
+    digest = functions.digest(function.name, whole, kind, executor, crashes, options=options)
+    return Define(number, function.name, kind, digest, code, executor, crashes, options)
+
+
+def source_of(function: Step[..., Any] | Workflow[..., Any]) -> str:
+    """A hash of a function's text, "" where that is not at hand."""
+    import inspect
+
+    try:
+        text = inspect.getsource(function.__dq_body__)
+    except (OSError, TypeError):
+        return ""
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 class _Reference:

@@ -70,6 +70,7 @@ def _prepare(connection: apsw.Connection, path: str, now: int) -> None:
     connection.pragma("temp_store", "memory")
     if ours:
         migrate.use_wal(connection, path)
+        migrate.upgrade(connection)
         clean = connection.execute(SQL["engine"]).get[2]
         check_pages(connection, path, CHECK_AFTER_CLEAN if clean else CHECK_AFTER_CRASH)
     else:

@@ -24,6 +24,7 @@ class FunctionRow(NamedTuple):
     executor: str
     max_crashes: int
     created_at: int
+    options: bytes | None = None
 
 
 class RunRow(NamedTuple):
@@ -33,6 +34,30 @@ class RunRow(NamedTuple):
     args: bytes
     fingerprint: bytes
     created_at: int
+    parent: int | None = None
+    deadline: int | None = None  # microseconds UTC
+
+
+class TermRow(NamedTuple):
+    """What a step waits for besides a worker. A second row of a step changes its due time and its priority."""
+
+    step: int
+    due_at: int | None  # microseconds UTC
+    priority: int = 0
+    key: str = ""
+    dedup: str | None = None
+    dedup_until: int | None = None
+    topic: str | None = None
+
+
+class SignalRow(NamedTuple):
+    id: int
+    key: int
+    run: int
+    name: str
+    payload: bytes
+    sent_at: int
+    step: int | None = None  # the wait that takes it
 
 
 class RunChange(NamedTuple):
@@ -68,6 +93,10 @@ class Group:
     claims       (epoch, slot, pid, "[[id, attempt], ...]" as JSON, claimed_at)
     trimmed_claims   ("[[id, attempt], ...]" that are left, epoch): a member gave the others back unbegun
     results      (step, seq, state, attempt, epoch, pid, began_at, ended_at, payload)   seq NULL when submitted alone
+    cancels      (seq, at, cause, key, run): a cancel's place in the run's order of delivery
+    taken_signals    (wait, signal)
+    progress     (step, cursor)
+    closed_progress  (step,)
     batches      (first, last): consecutive ids submitted alone, kept while one of them has no result
     """
 
@@ -76,6 +105,12 @@ class Group:
     lease_to: int = 0  # ids below this one are given out
     runs: list[RunRow] = field(default_factory=list)
     run_changes: list[RunChange] = field(default_factory=list)
+    cancels: list[tuple[int, int, str, int, int]] = field(default_factory=list)
+    terms: list[TermRow] = field(default_factory=list)
+    signals: list[SignalRow] = field(default_factory=list)
+    taken_signals: list[tuple[int, int]] = field(default_factory=list)
+    progress: list[tuple[int, bytes]] = field(default_factory=list)
+    closed_progress: list[tuple[int]] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
     closed_batches: list[tuple[int]] = field(default_factory=list)
     steps: list[tuple[int, int, bytes, int]] = field(default_factory=list)

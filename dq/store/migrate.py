@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import apsw
 
 from dq.errors import ForeignDatabase, NewerSchema, StoreError
@@ -9,7 +11,8 @@ from dq.store.sql import SQL, read
 from dq.store.transaction import transaction
 
 APPLICATION_ID = 0x64717101
-VERSION = 1
+VERSION = 2
+_VIEWS = re.compile(r"^CREATE VIEW .*?;", re.MULTILINE | re.DOTALL)
 PAGE_SIZE = 4096  # bytes; a sync costs by the bytes of its pages, and large payloads have files of their own
 
 
@@ -30,6 +33,30 @@ def check(connection: apsw.Connection, path: str) -> bool:
         f"{path} is an SQLite database of another application. dq wants a file of its own and changes nothing in this one. "
         "Choose another path."
     )
+
+
+def upgrade(connection: apsw.Connection) -> None:
+    """Brings an earlier version's file to this one's schema, all or nothing."""
+    version = connection.pragma("user_version")
+    assert isinstance(version, int)
+    if version == VERSION:
+        return
+    with transaction(connection):
+        for step in range(version + 1, VERSION + 1):
+            connection.execute(read(f"migrations/{step}.sql"))
+        for view in _VIEWS.findall(read("schema.sql")):  # they hold nothing, so migrations drop them only
+            connection.execute(view)
+        connection.pragma("user_version", VERSION)
+
+
+def require_current(connection: apsw.Connection, path: str) -> None:
+    """Raises StoreError for an earlier version's file: who only reads can't bring it to this one's schema."""
+    version = connection.pragma("user_version")
+    if version != VERSION:
+        raise StoreError(
+            f"{path} was written by an earlier version of dq (its schema is {version}, this dq reads {VERSION}). "
+            f"`dq up --db {path}` upgrades it, and so does every command that writes."
+        )
 
 
 def use_wal(connection: apsw.Connection, path: str) -> None:

@@ -13,10 +13,11 @@ ROLLBACK;
 SELECT count(*) FROM sqlite_schema;
 
 -- name: insert_engine
-INSERT INTO dq_engine (id, boot_epoch, boot_id, clean, next_id, created_at) VALUES (1, 0, '', 1, 1, ?);
+INSERT INTO dq_engine (id, boot_epoch, boot_id, clean, next_id, created_at, salt)
+VALUES (1, 0, '', 1, 1, ?, hex(randomblob(16)));
 
 -- name: engine
-SELECT boot_epoch, boot_id, clean, next_id, created_at FROM dq_engine WHERE id = 1;
+SELECT boot_epoch, boot_id, clean, next_id, created_at, salt FROM dq_engine WHERE id = 1;
 
 -- name: boot
 UPDATE dq_engine SET boot_epoch = boot_epoch + 1, boot_id = ?, clean = 0 WHERE id = 1 AND boot_epoch = ?;
@@ -35,14 +36,18 @@ UPDATE dq_engine SET next_id = max(next_id, ?) WHERE id = 1 AND boot_epoch = ?;
 INSERT INTO dq_context (id, python, script, cwd, path) VALUES (?, ?, ?, ?, ?);
 
 -- name: insert_function
-INSERT INTO dq_function (id, context, name, kind, digest, code, executor, max_crashes, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO dq_function (id, context, name, kind, digest, code, executor, max_crashes, created_at, options)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_run
-INSERT INTO dq_run (id, name, function, args, fingerprint, state, created_at) VALUES (?, ?, ?, ?, ?, 'running', ?);
+INSERT INTO dq_run (id, name, function, args, fingerprint, state, created_at, parent, deadline)
+VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?);
 
 -- name: change_run
 UPDATE dq_run SET state = ?, ended_at = ?, payload = ?, reason = ? WHERE id = ? AND state = ?;
+
+-- name: cancel_run
+UPDATE dq_run SET cancel_seq = ?, cancel_at = ?, cancel_cause = ?, cancel_key = ? WHERE id = ? AND cancel_seq IS NULL;
 
 -- name: insert_batch
 INSERT INTO dq_batch (first, last) VALUES (?, ?);
@@ -80,21 +85,26 @@ SELECT 1 FROM dq_claim WHERE epoch = ?;
 SELECT id, python, script, cwd, path FROM dq_context ORDER BY id;
 
 -- name: functions
-SELECT id, context, name, kind, digest, code, executor, max_crashes, created_at FROM dq_function ORDER BY id;
+SELECT id, context, name, kind, digest, code, executor, max_crashes, created_at, options FROM dq_function ORDER BY id;
 
 -- name: unfinished_runs
-SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason
+SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
+       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key
 FROM dq_run WHERE state IN ('running', 'blocked') ORDER BY id;
 
 -- name: find_run
-SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason FROM dq_run WHERE name = ?;
+SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
+       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key
+FROM dq_run WHERE name = ?;
 
 -- name: run_by_id
-SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason FROM dq_run WHERE id = ?;
+SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
+       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key
+FROM dq_run WHERE id = ?;
 
 -- name: run_steps
 SELECT step.id, step.function, step.scope, step.occurrence, step.fingerprint, step.args,
-       coalesce(result.seq, 0), result.state, coalesce(result.payload, x'')
+       coalesce(result.seq, 0), result.state, coalesce(result.payload, x''), coalesce(result.ended_at, 0)
 FROM dq_step AS step LEFT JOIN dq_result AS result ON result.step = step.id
 WHERE step.run = ? AND step.id > ? ORDER BY step.id LIMIT ?;
 
@@ -103,11 +113,56 @@ SELECT count(result.step), count(*)
 FROM dq_step AS step LEFT JOIN dq_result AS result ON result.step = step.id WHERE step.run = ?;
 
 -- name: max_seqs
-SELECT run.id, coalesce(max(result.seq), 0)
+SELECT run.id, max(coalesce(max(result.seq), 0), coalesce(run.cancel_seq, 0))
 FROM dq_run AS run
 LEFT JOIN dq_step AS step ON step.run = run.id
 LEFT JOIN dq_result AS result ON result.step = step.id
 WHERE run.state IN ('running', 'blocked') GROUP BY run.id;
+
+-- name: upsert_term
+INSERT INTO dq_term (step, due_at, priority, key, dedup, dedup_until, topic) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (step) DO UPDATE SET due_at = excluded.due_at, priority = excluded.priority;
+
+-- name: terms
+SELECT step, due_at, priority, key, dedup, dedup_until, topic
+FROM dq_term WHERE step IN (SELECT value FROM json_each(?));
+
+-- name: insert_signal
+INSERT INTO dq_signal (id, key, run, name, payload, sent_at, step) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: take_signal
+UPDATE dq_signal SET step = ?1 WHERE id = ?2 AND step IS NULL;
+
+-- name: last_signal
+SELECT coalesce(max(id), 0) FROM dq_signal;
+
+-- name: find_signal
+SELECT id FROM dq_signal WHERE key = ?;
+
+-- name: open_signals
+SELECT signal.id, signal.key, signal.run, signal.name, signal.payload, signal.sent_at, signal.step
+FROM dq_run AS run CROSS JOIN dq_signal AS signal ON signal.run = run.id AND signal.step IS NULL
+WHERE run.state IN ('running', 'blocked') ORDER BY signal.id;
+
+-- Waits of unfinished runs: what the supervisor itself ends.
+-- name: open_waits
+SELECT step.id, step.run, step.function, term.due_at, term.topic
+FROM dq_run AS run
+CROSS JOIN dq_step AS step ON step.run = run.id
+JOIN dq_function AS function ON function.id = step.function AND function.executor = 'dq'
+LEFT JOIN dq_term AS term ON term.step = step.id
+WHERE run.state IN ('running', 'blocked')
+  AND NOT EXISTS (SELECT 1 FROM dq_result AS result WHERE result.step = step.id)
+ORDER BY step.id;
+
+-- name: upsert_progress
+INSERT INTO dq_progress (step, cursor) VALUES (?, ?) ON CONFLICT (step) DO UPDATE SET cursor = excluded.cursor;
+
+-- name: delete_progress
+DELETE FROM dq_progress WHERE step = ?;
+
+-- name: progress
+SELECT step, cursor FROM dq_progress WHERE step IN (SELECT value FROM json_each(?));
 
 -- name: open_batches
 SELECT first, last FROM dq_batch ORDER BY first;

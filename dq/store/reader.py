@@ -72,6 +72,7 @@ class EngineLine(NamedTuple):
     clean: int
     next_id: int
     created_at: int
+    salt: str  # tells this file from all others
 
 
 class StepCounts(NamedTuple):
@@ -198,6 +199,7 @@ def _opened(file: str, options: str) -> apsw.Connection:
         connection.guard(opened)
         if not migrate.check(opened, file):
             raise ForeignDatabase(f"{file} is an empty SQLite database: dq has not written to it yet.")
+        migrate.require_current(opened, file)
     except BaseException:
         with contextlib.suppress(apsw.Error):
             opened.close()

@@ -11,7 +11,7 @@ import apsw
 
 from dq.model.states import STATUS
 from dq.store import faults
-from dq.store.group import AttemptRow, ContextRow, FunctionRow
+from dq.store.group import AttemptRow, ContextRow, FunctionRow, SignalRow, TermRow
 from dq.store.sql import SQL
 
 _PAGE = 1000  # rows; no cursor stays open between pages, since that would keep the log from being reset
@@ -31,6 +31,22 @@ class RunRecord(NamedTuple):
     ended_at: int | None
     payload: bytes | None
     reason: str | None
+    parent: int | None
+    deadline: int | None
+    cancel_seq: int | None
+    cancel_at: int | None
+    cancel_cause: str | None
+    cancel_key: int | None
+
+
+class WaitRecord(NamedTuple):
+    """An open step that the supervisor itself ends."""
+
+    step: int
+    run: int
+    function: int
+    due_at: int | None
+    topic: str | None
 
 
 class RunStep(NamedTuple):
@@ -45,6 +61,7 @@ class RunStep(NamedTuple):
     seq: int
     status: int
     payload: bytes
+    at: int
 
 
 class ResultRecord(NamedTuple):
@@ -82,6 +99,10 @@ class Reads:
         """Ids below this one are given out."""
         return int(self._rows("engine")[0][3])
 
+    def salt(self) -> str:
+        """What tells this file from all others."""
+        return str(self._rows("engine")[0][5])
+
     def contexts(self) -> list[ContextRow]:
         return [ContextRow(*row) for row in self._rows("contexts")]
 
@@ -104,7 +125,7 @@ class Reads:
         after = 0
         while rows := self._rows("run_steps", run, after, _PAGE):
             for row in rows:
-                yield RunStep._make((*row[:7], _STATUS[row[7]], row[8]))
+                yield RunStep._make((*row[:7], _STATUS[row[7]], row[8], row[9]))
             after = rows[-1][0]
 
     def run_progress(self, run: int) -> tuple[int, int]:
@@ -115,6 +136,29 @@ class Reads:
     def max_seqs(self) -> dict[int, int]:
         """For each unfinished run the last number of its order of delivery, 0 where nothing is delivered yet."""
         return dict(self._rows("max_seqs"))
+
+    def open_waits(self) -> list[WaitRecord]:
+        """Open steps of unfinished runs that the supervisor itself ends."""
+        return [WaitRecord(*row) for row in self._rows("open_waits")]
+
+    def terms(self, ids: Iterable[int]) -> dict[int, TermRow]:
+        """What those of `ids` that have terms wait for."""
+        return {row[0]: TermRow(*row) for row in self._rows("terms", json.dumps(list(ids)))}
+
+    def open_signals(self) -> list[SignalRow]:
+        """Signals of unfinished runs that no wait has taken, in the order in which they came."""
+        return [SignalRow(*row) for row in self._rows("open_signals")]
+
+    def last_signal(self) -> int:
+        return int(self._rows("last_signal")[0][0])
+
+    def has_signal(self, key: int) -> bool:
+        """Whether a signal that its sender knows under this id is in the file."""
+        return bool(self._rows("find_signal", key))
+
+    def progress(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """The cursors of those of `ids` that have one."""
+        return dict(self._rows("progress", json.dumps(list(ids))))
 
     def open_batches(self) -> list[tuple[int, int]]:
         """(first id, last id) of the ranges submitted alone that have a step without result."""

@@ -25,6 +25,7 @@ CREATE TABLE dq_engine (
     clean       INTEGER NOT NULL,  -- 0 while a supervisor is at work, and after one was killed
     next_id     INTEGER NOT NULL,
     created_at  INTEGER NOT NULL,
+    salt        TEXT    NOT NULL DEFAULT '',  -- tells this file from all others, wherever it lies
     CONSTRAINT engine_is_one_row CHECK (id = 1),
     CONSTRAINT engine_clean CHECK (clean IN (0, 1)),
     CONSTRAINT engine_counts CHECK (boot_epoch >= 0 AND next_id >= 1)
@@ -51,6 +52,7 @@ CREATE TABLE dq_function (
     executor     TEXT    NOT NULL,
     max_crashes  INTEGER NOT NULL,
     created_at   INTEGER NOT NULL,
+    options      BLOB,              -- what else its decorator says; NULL for nothing
     CONSTRAINT function_kind CHECK (kind IN ('step', 'workflow'))
 ) STRICT;
 
@@ -65,11 +67,17 @@ CREATE TABLE dq_run (
     ended_at     INTEGER,
     payload      BLOB,                     -- its result or its failure
     reason       TEXT,                     -- why it is blocked
+    parent       INTEGER,                  -- the run that called it; then a step of the parent has the same id
+    deadline     INTEGER,                  -- when it is cancelled if it has not ended
+    cancel_seq   INTEGER,                  -- a cancel's place in the order of delivery, NULL where there is none
+    cancel_at    INTEGER,
+    cancel_cause TEXT,
+    cancel_key   INTEGER,                  -- an id of its sender's, which may send it twice
     CONSTRAINT run_state CHECK (state IN ('running', 'blocked', 'completed', 'failed', 'cancelled')),
     CONSTRAINT run_end CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled')))
 ) STRICT;
 
--- for unfinished_runs, open_flow_functions, max_seqs
+-- for unfinished_runs, open_flow_functions, open_waits, max_seqs
 CREATE INDEX dq_run_unfinished ON dq_run (state) WHERE state IN ('running', 'blocked');
 
 CREATE TABLE dq_step (
@@ -134,6 +142,40 @@ CREATE TABLE dq_batch (
     first  INTEGER PRIMARY KEY,
     last   INTEGER NOT NULL,
     CONSTRAINT batch_range CHECK (last >= first)
+) STRICT;
+
+-- What a step waits for besides a worker, where there is such a thing.
+CREATE TABLE dq_term (
+    step         INTEGER PRIMARY KEY,
+    due_at       INTEGER,                    -- not before; for a wait: no longer than
+    priority     INTEGER NOT NULL DEFAULT 0, -- higher goes first
+    key          TEXT    NOT NULL DEFAULT '',-- its queue's limits count by it
+    dedup        TEXT,                       -- no second step with the same, while this one is open or until:
+    dedup_until  INTEGER,
+    topic        TEXT                        -- the signal that a wait is for; the key of what is published
+) STRICT;
+
+-- for find_duplicate
+CREATE INDEX dq_term_dedup ON dq_term (dedup) WHERE dedup IS NOT NULL;
+
+-- Signals in the order in which they came. `step` is the wait that has taken one.
+CREATE TABLE dq_signal (
+    id       INTEGER PRIMARY KEY,
+    key      INTEGER NOT NULL UNIQUE,  -- an id of its sender's, which may send it twice
+    run      INTEGER NOT NULL,
+    name     TEXT    NOT NULL,
+    payload  BLOB    NOT NULL,
+    sent_at  INTEGER NOT NULL,
+    step     INTEGER
+) STRICT;
+
+-- for open_signals
+CREATE INDEX dq_signal_open ON dq_signal (run) WHERE step IS NULL;
+
+-- How far the body of an open step says that it has come.
+CREATE TABLE dq_progress (
+    step    INTEGER PRIMARY KEY,
+    cursor  BLOB NOT NULL
 ) STRICT;
 
 -- One row for each run. `steps` have been asked for so far, `done` of them have ended.

@@ -252,6 +252,10 @@ def _statements(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ..
         ("insert_batch", group.batches),
         ("insert_step", group.steps),
         ("insert_flow_step", group.flow_steps),
+        ("upsert_term", group.terms),
+        ("insert_signal", group.signals),
+        ("take_signal", group.taken_signals),
+        ("upsert_progress", group.progress),
         ("insert_claim", group.claims),
         ("trim_claim", group.trimmed_claims),
         ("insert_result", group.results),
@@ -266,5 +270,7 @@ def _closings(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ...]
     return (
         ("delete_claim", group.closed_claims),
         ("delete_batch", group.closed_batches),
+        ("delete_progress", group.closed_progress),
+        ("cancel_run", group.cancels),
         ("change_run", group.run_changes),
     )

@@ -16,6 +16,7 @@ from dq.crew.peer import Peer
 from dq.crew.recovery import recover
 from dq.crew.supervisor import Options, Supervisor
 from dq.executor import frames
+from dq.executor.contract import Capability
 from dq.executor.frames import Claim, Context, Define, Results, Revoke, Submit
 from dq.executor.link import Link
 from dq.executor.slots import WORKER as WORKER_KIND
@@ -106,7 +107,7 @@ class Room:
         boot = store.boot(boot_id)
         self.supervisor = Supervisor(Options(str(self.db), workers), store, slots, SystemClock(), boot.epoch)
         pools = self.supervisor.scheduler.pools
-        self.supervisor.scheduler.add_pool("cpu", f"process:{workers}", workers, 1)
+        self.supervisor.scheduler.add_pool("cpu", f"process:{workers}", workers, 1, Capability.KILL)
         pools[""] = pools["cpu"]
         recover(self.supervisor, slots, boot)
         self.context = self.supervisor.ledger.context(CONTEXT)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from dq.executor import functions, slots
 from dq.executor.codec import Codec
 from dq.executor.frames import Assign, Block, Define, Deliver, Finish, History, Lease, Leased, Steps
@@ -20,6 +22,7 @@ from dq.flow.host import Host
 from dq.flow.registry import define
 from dq.model.states import COMPLETED, FAILED
 
+NOW = 1_764_000_000_000_000  # when every run of a test was started
 _LIMIT = 30.0  # seconds that a test waits for anything
 
 
@@ -36,6 +39,7 @@ class StepOnRecord:
     seq: int = 0
     status: int = -1
     payload: bytes = b""
+    at: int = 0
 
 
 @dataclass
@@ -114,9 +118,9 @@ class Crew:
         if workflow is not None:
             run.function = self._define(define(0, workflow))
         link = self._linked()
-        link.send(Assign(run.id, run.name, run.function, run.args))
+        link.send(Assign(run.id, run.name, run.function, run.args, NOW))
         rows = [
-            (s.id, s.function, s.scope, s.occurrence, s.fingerprint, s.args, s.seq, s.status, s.payload)
+            (s.id, s.function, s.scope, s.occurrence, s.fingerprint, s.args, s.seq, s.status, s.payload, s.at)
             for s in run.steps.values()
         ]
         for start in range(0, len(rows), 1000):
@@ -128,9 +132,7 @@ class Crew:
         known = self.defines.get(message.digest)
         if known is None:
             number = len(self.defines) + 1
-            known = Define(
-                number, message.name, message.kind, message.digest, message.code, message.executor, message.max_crashes
-            )
+            known = structs.replace(message, number=number)
             self.defines[message.digest] = known
             self._linked().send(known)
         return known.number
@@ -186,11 +188,11 @@ class Crew:
     def commit(self, results: list[tuple[StepOnRecord, int, bytes]], *, id: int = 7, tell: bool = True) -> None:
         """Records results in this order."""
         run = self.runs[id]
-        rows: list[tuple[int, int, int, int, bytes]] = []
+        rows: list[tuple[int, int, int, int, bytes, int]] = []
         for step, status, payload in results:
             run.seq += 1
-            step.seq, step.status, step.payload = run.seq, status, payload
-            rows.append((run.id, step.id, step.seq, status, payload))
+            step.seq, step.status, step.payload, step.at = run.seq, status, payload, NOW + run.seq
+            rows.append((run.id, step.id, step.seq, status, payload, step.at))
         if tell:
             self._linked().send(Deliver(rows))
 

@@ -1,0 +1,42 @@
+-- From schema 1: terms, signals, progress, cancels, and a salt.
+ALTER TABLE dq_engine ADD COLUMN salt TEXT NOT NULL DEFAULT '';
+ALTER TABLE dq_function ADD COLUMN options BLOB;
+ALTER TABLE dq_run ADD COLUMN parent INTEGER;
+ALTER TABLE dq_run ADD COLUMN deadline INTEGER;
+ALTER TABLE dq_run ADD COLUMN cancel_seq INTEGER;
+ALTER TABLE dq_run ADD COLUMN cancel_at INTEGER;
+ALTER TABLE dq_run ADD COLUMN cancel_cause TEXT;
+ALTER TABLE dq_run ADD COLUMN cancel_key INTEGER;
+DROP VIEW dq_runs;
+DROP VIEW dq_steps;
+DROP VIEW dq_attempts;
+UPDATE dq_engine SET salt = hex(randomblob(16));
+
+CREATE TABLE dq_term (
+    step         INTEGER PRIMARY KEY,
+    due_at       INTEGER,
+    priority     INTEGER NOT NULL DEFAULT 0,
+    key          TEXT    NOT NULL DEFAULT '',
+    dedup        TEXT,
+    dedup_until  INTEGER,
+    topic        TEXT
+) STRICT;
+
+CREATE INDEX dq_term_dedup ON dq_term (dedup) WHERE dedup IS NOT NULL;
+
+CREATE TABLE dq_signal (
+    id       INTEGER PRIMARY KEY,
+    key      INTEGER NOT NULL UNIQUE,
+    run      INTEGER NOT NULL,
+    name     TEXT    NOT NULL,
+    payload  BLOB    NOT NULL,
+    sent_at  INTEGER NOT NULL,
+    step     INTEGER
+) STRICT;
+
+CREATE INDEX dq_signal_open ON dq_signal (run) WHERE step IS NULL;
+
+CREATE TABLE dq_progress (
+    step    INTEGER PRIMARY KEY,
+    cursor  BLOB NOT NULL
+) STRICT;
