@@ -26,7 +26,7 @@ from dq.errors import RunEnded, RunTimeout, SignalTimeout, StepCrashed, StepErro
 from dq.errors import SupervisorLost, UnsafePlace
 from dq.flow.context import current, now, random, uuid4
 from dq.flow.decorators import Step, Workflow, step, workflow
-from dq.flow.marks import patched, publish
+from dq.flow.marks import checkpoint, compensate, patched, publish
 from dq.flow.queue import Queue
 from dq.flow.waiting import as_completed, gather, sleep, wait, wait_signal
 # isort: on
@@ -46,7 +46,7 @@ __all__ = [
     "NewerSchema", "NoSuchFolder", "NoSuchRun", "NotADatabase", "NotImportable", "NotPicklable", "Queue",
     "ReadOnlyFile", "Run", "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "SignalTimeout", "Step",
     "StepCrashed", "StepError", "StepTimeout", "StoreError", "SupervisorLost", "UnsafePlace", "Workflow",
-    "__version__", "as_completed", "current", "gather", "now", "patched", "publish", "random", "sleep", "step",
+    "__version__", "as_completed", "checkpoint", "compensate", "current", "gather", "now", "patched", "publish", "random", "sleep", "step",
     "uuid4", "wait", "wait_signal", "workflow",
 ]
 # fmt: on

@@ -60,20 +60,26 @@ class Hosts:
         self._define(host, run.function.id)
         record = self._store.run_by_id(run.id)
         assert record is not None
+        args, run.sent, chapter = record.args, 0, 0
+        if record.checkpoint:
+            run.sent = record.checkpoint
+            args, chapter = self._store.checkpoint_at(record.checkpoint)
         cancel = (record.cancel_seq, record.cancel_at or 0, record.cancel_cause or "") if record.cancel_seq else None
-        told = frames.Assign(run.id, run.name, run.function.id, record.args, record.created_at, cancel)
+        told = frames.Assign(run.id, run.name, run.function.id, args, record.created_at, cancel, chapter)
         mail.append((host.peer, told))
-        steps = iter(self._store.run_steps(run.id))
-        while True:
-            rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes, int]] = [
-                *itertools.islice(steps, HISTORY_ROWS)
-            ]
-            if not rows:
-                break
-            for number in {row[1] for row in rows}:
-                self._define(host, number)
-            mail.append((host.peer, frames.History(run.id, rows, False)))
-        mail.append((host.peer, frames.History(run.id, [], True)))
+        self._history(run, host)
+
+    def _history(self, run: Run, host: Member) -> None:
+        """Sends the next part of a run's history: a run of a million steps must not fill anybody's memory."""
+        if self._committer.dirty:
+            self._committer.commit()
+        page = self._store.run_page(run.id, run.sent, HISTORY_ROWS)
+        rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes, int]] = [*page]
+        for number in {row[1] for row in rows}:
+            self._define(host, number)
+        if rows:
+            run.sent = rows[-1][0]
+        self._committer.after_sync.append((host.peer, frames.History(run.id, rows, len(rows) < HISTORY_ROWS)))
         self._committer.eager = True
 
     def _define(self, host: Member, number: int) -> None:
@@ -100,6 +106,10 @@ class Hosts:
         match message:
             case frames.Steps(rows, terms):
                 self._steps(host, rows, {term.step: term for term in terms})
+            case frames.More(id):
+                run = self._ledger.runs.get(id)
+                if run is not None and run.host is host:
+                    self._history(run, host)
             case frames.Withdraw(rows):
                 self._withdraw(host, rows)
             case frames.Define():

@@ -50,7 +50,7 @@ class Run:
 
     __slots__ = (
         "cancel_key", "children", "crashes", "ending", "fingerprint", "function", "host", "id", "name", "open", "parent",
-        "reason", "root", "seq", "state", "waits", "watchers",
+        "reason", "root", "sent", "seq", "state", "waits", "watchers",
     )  # fmt: skip
 
     def __init__(self, id: int, name: str, function: Function, fingerprint: bytes, state: str) -> None:
@@ -66,6 +66,7 @@ class Run:
         self.crashes = 0
         self.parent = 0  # the run that called it
         self.root = name  # the name of the topmost of its ancestors
+        self.sent = 0  # the last step of its history that its host has
         self.cancel_key: int | None = None  # of the first cancel; None: it was not asked to end
         self.waits: set[int] | None = None  # open steps that the supervisor itself ends
         self.children: set[int] | None = None  # runs that it has called and that have not ended

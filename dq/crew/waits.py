@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dq import errors
 from dq.crew.results import failure
-from dq.executor.options import PATCHED, PUBLISH, SLEEP, WAIT_SIGNAL
+from dq.executor.options import CHECKPOINT, PATCHED, PUBLISH, SLEEP, WAIT_SIGNAL
 from dq.model.payload import PICKLE, seal
 from dq.model.states import CANCELLED, COMPLETED, FAILED
 from dq.store.group import SignalRow, TermRow
@@ -77,7 +77,9 @@ class Waits:
                 self._end(step, COMPLETED, signal.payload)
                 return
             self._waiting.setdefault((run.id, topic), {})[step] = None
-        elif name == PUBLISH or name.startswith(PATCHED):
+        elif name == PUBLISH or name.startswith(PATCHED) or name == CHECKPOINT:
+            if name == CHECKPOINT:
+                self._committer.group.checkpoints.append((step, run.id))
             self._end(step, COMPLETED, NOTHING)
             return
         elif name != SLEEP:

@@ -375,6 +375,7 @@ class Assign(Message, frozen=True, tag=60):
     args: bytes
     created_at: int  # microseconds UTC
     cancel: tuple[int, int, str] | None = None  # (seq, at, cause)
+    chapter: int = 0  # how many checkpoints are behind it
 
 
 class History(Message, frozen=True, tag=61):
@@ -386,6 +387,12 @@ class History(Message, frozen=True, tag=61):
     run: int
     rows: list[tuple[int, int, str, int, bytes, bytes, int, int, bytes, int]]
     last: bool
+
+
+class More(Message, frozen=True, tag=68):
+    """A host has used up what it has of a run's history, and wants the next part."""
+
+    run: int
 
 
 class Steps(Message, frozen=True, tag=62):
@@ -435,7 +442,7 @@ Any = (
     Hello | Welcome | Lease | Leased | Define | Notice | Refused | Submit | Resubmit | Acked | Adopt | Start | Started
     | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
     | Fork | Ready | Broken | Joined | Unfit | Preload | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
-    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget
+    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget | More
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

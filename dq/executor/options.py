@@ -8,7 +8,8 @@ import msgspec
 
 SUPERVISOR = "dq"  # the executor of what the supervisor itself ends: timers, waits for signals
 # What it ends, as functions on record.
-SLEEP, WAIT_SIGNAL, SEND_SIGNAL, PUBLISH, PATCHED = "dq:sleep", "dq:wait_signal", "dq:signal", "dq:publish", "dq:patched"
+SLEEP, WAIT_SIGNAL, SEND_SIGNAL = "dq:sleep", "dq:wait_signal", "dq:signal"
+PUBLISH, PATCHED, CHECKPOINT = "dq:publish", "dq:patched", "dq:checkpoint"
 
 
 class Options(msgspec.Struct, frozen=True, array_like=True):

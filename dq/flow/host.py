@@ -36,6 +36,7 @@ from dq.executor.frames import (
     Lease,
     Leased,
     Message,
+    More,
     Steps,
     Stop,
     Term,
@@ -137,7 +138,7 @@ class Host:
             case History():
                 self._history(message.run, message.rows, message.last)
             case Assign():
-                told = message.created_at, message.cancel
+                told = message.created_at, message.cancel, message.chapter
                 self._runs[message.run] = Run(self, message.run, message.name, message.args, *told)
                 self._workflows[message.run] = message.function
             case Define():
@@ -183,9 +184,10 @@ class Host:
         for step, function, scope, occurrence, mark, args, seq, status, payload, at in rows:
             recorded = Recorded(step, mark, args, seq, status, payload, at)
             run.journal.load(scope, names[function].name, occurrence, recorded)
-        if last:
-            run.loaded = True
-            self._moved[id] = run
+        run.loaded = True
+        run.complete = last
+        run.stalled = False
+        self._moved[id] = run
 
     def _await_ids(self) -> None:
         """Reads on until a lease has come; what else comes waits its turn."""
@@ -206,6 +208,9 @@ class Host:
         while run.loaded and not run.ended:
             if run.runnable():
                 self._resume(run)
+            elif run.stalled:
+                self.flush()
+                break
             elif not run.journal.deliver():
                 break
         if self._rows and time.monotonic() - self._first_at > _HOLD:
@@ -229,6 +234,10 @@ class Host:
             told = self._functions[number]
             body = self._bodies[number] = functions.resolve(told.name, told.code)
         return body
+
+    def more(self, run: int) -> None:
+        """A run needs the next part of its history."""
+        self._link.send(More(run))
 
     def withdraw(self, run: int, step: int) -> None:
         """A run does not want a step any more."""

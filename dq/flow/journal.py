@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol
+
+
+UNASKED = -1  # the place of what nobody has asked for
 
 
 class Target(Protocol):
@@ -160,7 +163,7 @@ class Journal:
 
     def announce(self, seq: int, target: Target, payload: bytes, at: int) -> None:
         """Something has come that nobody has asked for: it is delivered in its turn."""
-        heappush(self._arrived, (seq, target, 0, 0, payload, at))
+        heappush(self._arrived, (seq, target, UNASKED, 0, payload, at))
 
     def arrive(self, id: int, seq: int, status: int, payload: bytes, at: int) -> None:
         """A completion has come. One that is known already changes nothing."""
@@ -202,6 +205,14 @@ class Journal:
     def outstanding(self) -> bool:
         """Whether anything was asked for that is not delivered."""
         return bool(self._arrived or self._waits or self._stretches)
+
+    def restart(self) -> None:
+        """Forgets what was asked for; what nobody has asked for (a cancel) is still delivered in its turn."""
+        self._waits.clear()
+        self._stretches.clear()
+        self._firsts.clear()
+        self._arrived = [entry for entry in self._arrived if entry[2] == UNASKED]
+        heapify(self._arrived)
 
     def open_ids(self) -> list[int]:
         """Steps that were asked for and have no result."""

@@ -93,6 +93,7 @@ class Group:
     claims       (epoch, slot, pid, "[[id, attempt], ...]" as JSON, claimed_at)
     trimmed_claims   ("[[id, attempt], ...]" that are left, epoch): a member gave the others back unbegun
     results      (step, seq, state, attempt, epoch, pid, began_at, ended_at, payload)   seq NULL when submitted alone
+    checkpoints  (step, run)
     cancels      (seq, at, cause, key, run): a cancel's place in the run's order of delivery
     taken_signals    (wait, signal)
     progress     (step, cursor)
@@ -105,6 +106,7 @@ class Group:
     lease_to: int = 0  # ids below this one are given out
     runs: list[RunRow] = field(default_factory=list)
     run_changes: list[RunChange] = field(default_factory=list)
+    checkpoints: list[tuple[int, int]] = field(default_factory=list)
     cancels: list[tuple[int, int, str, int, int]] = field(default_factory=list)
     terms: list[TermRow] = field(default_factory=list)
     signals: list[SignalRow] = field(default_factory=list)

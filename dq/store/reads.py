@@ -37,6 +37,7 @@ class RunRecord(NamedTuple):
     cancel_at: int | None
     cancel_cause: str | None
     cancel_key: int | None
+    checkpoint: int | None
 
 
 class WaitRecord(NamedTuple):
@@ -127,6 +128,16 @@ class Reads:
             for row in rows:
                 yield RunStep._make((*row[:7], _STATUS[row[7]], row[8], row[9]))
             after = rows[-1][0]
+
+    def run_page(self, run: int, after: int, limit: int) -> list[RunStep]:
+        """The next recorded steps of a run, in the order of their ids."""
+        rows = self._rows("run_steps", run, after, limit)
+        return [RunStep._make((*row[:7], _STATUS[row[7]], *row[8:])) for row in rows]
+
+    def checkpoint_at(self, step: int) -> tuple[bytes, int]:
+        """The arguments with which a run goes on from a checkpoint, and the number of the chapter that begins there."""
+        args, scope = self._rows("checkpoint_at", step)[0]
+        return args, int(scope.partition(".")[0]) + 1
 
     def run_progress(self, run: int) -> tuple[int, int]:
         """(steps that ended, steps asked for so far)."""

@@ -72,6 +72,7 @@ CREATE TABLE dq_run (
     cancel_seq   INTEGER,                  -- a cancel's place in the order of delivery, NULL where there is none
     cancel_at    INTEGER,
     cancel_cause TEXT,
+    checkpoint   INTEGER,                  -- the step behind which its history begins anew
     cancel_key   INTEGER,                  -- an id of its sender's, which may send it twice
     CONSTRAINT run_state CHECK (state IN ('running', 'blocked', 'completed', 'failed', 'cancelled')),
     CONSTRAINT run_end CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled')))

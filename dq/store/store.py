@@ -272,5 +272,6 @@ def _closings(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ...]
         ("delete_batch", group.closed_batches),
         ("delete_progress", group.closed_progress),
         ("cancel_run", group.cancels),
+        ("set_checkpoint", group.checkpoints),
         ("change_run", group.run_changes),
     )

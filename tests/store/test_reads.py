@@ -47,12 +47,12 @@ def test_the_steps_of_a_run_come_in_order_and_in_pages(store: Store, monkeypatch
     store.commit(rows.results(0, [3], seq=1))
     steps = store.run_steps(1)
     first = next(steps)
-    assert first == RunStep(2, 1, "0", 0, b"g" * 16, rows.ARGS, 0, -1, b"")
+    assert first == RunStep(2, 1, "0", 0, b"g" * 16, rows.ARGS, 0, -1, b"", 0)
     store.commit(rows.results(0, [9], "dead", seq=2))
     rest = list(steps)
     assert [step.id for step in rest] == list(range(3, 10))
-    assert rest[0][6:] == (1, COMPLETED, rows.RESULT)
-    assert rest[-1][6:] == (2, DEAD, rows.RESULT), "a page read later shows what was committed in between"
+    assert rest[0][6:] == (1, COMPLETED, rows.RESULT, rows.NOW + 7)
+    assert rest[-1][6:] == (2, DEAD, rows.RESULT, rows.NOW + 7), "a page read later shows what was committed in between"
     assert store.run_progress(1) == (2, 8)
     assert store.run_progress(99) == (0, 0)
 

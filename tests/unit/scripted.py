@@ -15,7 +15,7 @@ from msgspec import structs
 
 from dq.executor import functions, slots
 from dq.executor.codec import Codec
-from dq.executor.frames import Assign, Block, Define, Deliver, Finish, History, Lease, Leased, Steps
+from dq.executor.frames import Assign, Block, Define, Deliver, Finish, History, Lease, Leased, More, Steps
 from dq.executor.link import Closed, Link
 from dq.flow.decorators import Workflow
 from dq.flow.host import Host
@@ -163,6 +163,8 @@ class Crew:
                     assert id not in self.runs[run].steps
                     self.runs[run].steps[id] = step
                     self.asked.append(step)
+            case More():
+                pass  # all of the history is on its way
             case Finish() | Block():
                 self.runs[message.run].end = message
             case _:

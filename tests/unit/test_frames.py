@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 
 import msgspec
@@ -21,9 +22,13 @@ def sample(kind: object) -> object:
     plain: dict[object, object] = {int: 1 << 62, str: "text é", bytes: b"\0\xff", bool: True}
     if kind in plain:
         return plain[kind]
-    if kind is Context or kind == Context | None:
+    if kind is Context:
         return Context("python", "script.py", "/", ("a", "b"), "hash")
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind(*[sample(field.type) for field in msgspec.structs.fields(kind)])
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return sample(inside[0])
     if origin is list:
         return [sample(inside[0])] * 2
     assert origin is tuple, kind

@@ -38,7 +38,9 @@ class Stage:
             file.executescript(SCHEMA.read_text())
             payload = seal(PICKLE, pickle.dumps({"all": 3}, 5))
             file.execute(
-                "INSERT INTO dq_run VALUES (?, 'demo', 1, ?, ?, 'completed', 1, 9, ?, NULL)", (RUN, b"", b"", payload)
+                "INSERT INTO dq_run (id, name, function, args, fingerprint, state, created_at, ended_at, payload) "
+                "VALUES (?, 'demo', 1, ?, ?, 'completed', 1, 9, ?)",
+                (RUN, b"", b"", payload),
             )
             for index, step in enumerate(STEPS):
                 file.execute("INSERT INTO dq_step VALUES (?, ?, 1, '0', ?, ?, ?, 1)", (step, RUN, index, b"", b""))

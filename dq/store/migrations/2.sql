@@ -6,6 +6,7 @@ ALTER TABLE dq_run ADD COLUMN deadline INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_seq INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_at INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_cause TEXT;
+ALTER TABLE dq_run ADD COLUMN checkpoint INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_key INTEGER;
 DROP VIEW dq_runs;
 DROP VIEW dq_steps;
