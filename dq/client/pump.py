@@ -77,7 +77,7 @@ class Pump:
             frames.CancelDone: books.on_cancelled, frames.Refused: books.on_refused, frames.Leased: self._on_leased,
             frames.Farewell: self._on_farewell, frames.Notice: self._on_notice,
         }  # fmt: skip
-        for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed, frames.Done):
+        for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed, frames.Done, frames.Events):
             self._handlers[kind] = books.on_answer
 
     def open(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from dq.client import steering
+from dq.client import following, steering
 from dq.errors import Cancelled, DqError, NoSuchRun, RunBlocked
 from dq.executor.frames import Ended, Find, Record
 from dq.model.states import RUN_FINAL, RunState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dq.client.ask import Ask
     from dq.client.connection import Connection
 
@@ -88,6 +90,19 @@ class Run(Generic[R_co]):
     def cancel(self, *, now: bool = False) -> str:
         """Cancels this run: see `Engine.cancel`."""
         return steering.cancel(self._line, self.id, now=now)
+
+    def published(self, key: str, default: Any = None) -> Any:
+        """The latest value that the workflow has published under a key with `dq.publish`, `default` where there is none."""
+        return following.published(self._line, self._number, key, default)
+
+    def follow(self) -> Iterator[following.Event]:
+        """All that the workflow publishes, in order and from the first on, until the run ends.
+
+        Example:
+            for event in run.follow():
+                print(event.at, event.key, event.value)
+        """
+        return following.follow(self._line, self._number)
 
     def _wait(self, timeout: float | None) -> Ended:
         """Asks once, however often it is waited for. A blocked run may go on, so that is asked again."""

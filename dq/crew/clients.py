@@ -73,6 +73,7 @@ class Clients:
             frames.Cancel: self._cancel, frames.Census: self._census, frames.Flush: self._flush,
             frames.Lease: self._lease, frames.Bye: self._bye, frames.Signal: self._signal,
             frames.CancelRun: self._cancel_run, frames.Resume: self._resume,
+            frames.Published: supervisor.publishing.read, frames.Follow: supervisor.publishing.follow,
         }  # fmt: skip
 
     def hear(self, client: Client, message: frames.Any) -> bool:

@@ -224,6 +224,7 @@ class Hosts:
         """Records what a run came to, and tells whoever watches it once that is on disk."""
         self._ledger.change(run, RunState(state), payload)
         self._tell(run, payload)
+        self._sup.publishing.news(run.id)
         if run.parent:
             parent = self._ledger.runs.get(run.parent)
             if parent is not None and parent.children is not None:

@@ -32,6 +32,7 @@ from dq.crew.hosts import Hosts, contexts
 from dq.crew.ledger import Ledger
 from dq.crew.members import HOST, Member
 from dq.crew.poller import Poller
+from dq.crew.publishing import Publishing
 from dq.crew.reaper import Watch, autopsy, reap, running_run
 from dq.crew.results import Results
 from dq.crew.scheduler import Scheduler
@@ -92,6 +93,7 @@ class Supervisor:
         self.delays = Delays(self)
         self.terms = Terms(self)
         self.cancels = Cancels(self)
+        self.publishing = Publishing(self)
         self.scheduler.terms = self.terms
         self.hosts.results = self.results
         self.clients = Clients(self, self.hosts, self.results)

@@ -78,7 +78,9 @@ class Waits:
                 return
             self._waiting.setdefault((run.id, topic), {})[step] = None
         elif name == PUBLISH or name.startswith(PATCHED) or name == CHECKPOINT:
-            if name == CHECKPOINT:
+            if name == PUBLISH:
+                self._sup.publishing.news(run.id)
+            elif name == CHECKPOINT:
                 self._committer.group.checkpoints.append((step, run.id))
             self._end(step, COMPLETED, NOTHING)
             return

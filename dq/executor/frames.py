@@ -283,6 +283,30 @@ class Done(Message, frozen=True, tag=33):
     text: str = ""
 
 
+class Published(Message, frozen=True, tag=34):
+    """Asks for the latest value that a run has published under a key. Answered by Events."""
+
+    ticket: int
+    run: int
+    key: str
+
+
+class Follow(Message, frozen=True, tag=35):
+    """Asks for what a run has published after the step `after`; answered by Events, when there is something."""
+
+    ticket: int
+    run: int
+    after: int
+
+
+class Events(Message, frozen=True, tag=36):
+    """What a run has published: (step, key, payload, at). `state` is not "" where it has ended, and this is the last."""
+
+    ticket: int
+    rows: list[tuple[int, str, bytes, int]]
+    state: str
+
+
 class Fork(Message, frozen=True, tag=40):
     """Asks for a worker, bridge or host; its two sockets come with the frame."""
 
@@ -442,7 +466,7 @@ Any = (
     Hello | Welcome | Lease | Leased | Define | Notice | Refused | Submit | Resubmit | Acked | Adopt | Start | Started
     | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
     | Fork | Ready | Broken | Joined | Unfit | Preload | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
-    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget | More
+    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget | More | Published | Follow | Events
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -170,6 +170,20 @@ DELETE FROM dq_progress WHERE step = ?;
 -- name: progress
 SELECT step, cursor FROM dq_progress WHERE step IN (SELECT value FROM json_each(?));
 
+-- name: published_since
+SELECT step.id, term.topic, step.args, step.created_at
+FROM dq_step AS step
+JOIN dq_term AS term ON term.step = step.id
+JOIN dq_function AS function ON function.id = step.function AND function.name = 'dq:publish'
+WHERE step.run = ? AND step.id > ? ORDER BY step.id LIMIT ?;
+
+-- name: last_published
+SELECT step.id, term.topic, step.args, step.created_at
+FROM dq_step AS step
+JOIN dq_term AS term ON term.step = step.id AND term.topic = ?2
+JOIN dq_function AS function ON function.id = step.function AND function.name = 'dq:publish'
+WHERE step.run = ?1 ORDER BY step.id DESC LIMIT 1;
+
 -- name: open_batches
 SELECT first, last FROM dq_batch ORDER BY first;
 

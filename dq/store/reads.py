@@ -139,6 +139,14 @@ class Reads:
         args, scope = self._rows("checkpoint_at", step)[0]
         return args, int(scope.partition(".")[0]) + 1
 
+    def published_since(self, run: int, after: int, limit: int) -> list[tuple[int, str, bytes, int]]:
+        """(step, key, payload, microseconds UTC) of what a run has published after a step, in order."""
+        return self._rows("published_since", run, after, limit)
+
+    def last_published(self, run: int, key: str) -> list[tuple[int, str, bytes, int]]:
+        """The same of the latest value of a key, if there is one."""
+        return self._rows("last_published", run, key)
+
     def run_progress(self, run: int) -> tuple[int, int]:
         """(steps that ended, steps asked for so far)."""
         done, total = self._rows("run_progress", run)[0]
