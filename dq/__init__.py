@@ -32,6 +32,7 @@ from dq.flow.waiting import as_completed, gather, sleep, wait, wait_signal
 # isort: on
 
 if TYPE_CHECKING:
+    from dq.client.client import Client
     from dq.client.engine import Engine
     from dq.client.executor import Executor
     from dq.client.run import Run
@@ -41,7 +42,7 @@ __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [
-    "BadExecutor", "BadRunId", "Cancelled", "CorruptDatabase", "DamagedPayload", "DatabaseInUse", "DiskFull",
+    "BadExecutor", "BadRunId", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload", "DatabaseInUse", "DiskFull",
     "DqError", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future", "GuardMissing", "MemoryExceeded",
     "NewerSchema", "NoSuchFolder", "NoSuchRun", "NotADatabase", "NotImportable", "NotPicklable", "Queue",
     "ReadOnlyFile", "Run", "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "SignalTimeout", "Step",
@@ -51,7 +52,13 @@ __all__ = [
 ]
 # fmt: on
 
-_LAZY = {"Engine": "client.engine", "Executor": "client.executor", "Run": "client.run", "Future": "flow.future"}
+_LAZY = {
+    "Client": "client.client",
+    "Engine": "client.engine",
+    "Executor": "client.executor",
+    "Run": "client.run",
+    "Future": "flow.future",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -67,6 +67,18 @@ class NoSuchRun(DqError, LookupError):
     """There is no run of that id in the file."""
 
 
+class BadSchedule(DqError, ValueError):
+    """A schedule whose times, time zone or options make no sense; the message says what is wrong."""
+
+
+class ScheduleConflict(DqError):
+    """The schedule's id is another workflow's; the message says whose."""
+
+
+class NoSuchSchedule(DqError, LookupError):
+    """There is no schedule of that id in the file."""
+
+
 class NotPicklable(DqError, TypeError):
     """An argument or a result can't be pickled; the message names the path to the culprit."""
 

@@ -82,7 +82,7 @@ class Connection:
         self._closing = threading.Lock()
         self._launcher = launcher
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        hello = Hello(VERSION, self._pid, secrets.token_bytes(16), context)
+        hello = Hello(VERSION, self._pid, secrets.token_bytes(16), context, launcher.works)
         self._pump = Pump(self, launcher, hello, self._wake_fd)
         self._pump.open()
         self._thread = threading.Thread(target=self._pump.run, name="dq-client", daemon=True)

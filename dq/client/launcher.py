@@ -71,6 +71,11 @@ class Launcher:
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
+    def works(self) -> bool:
+        """Whether a supervisor that is started here would have workers."""
+        return self._options is not None and self._options.workers != 0
+
+    @property
     def child(self) -> int:
         """The pid of the supervisor that this launcher has started, 0 if there is none or it has ended."""
         return self._child.pid if self._child is not None and self._child.poll() is None else 0

@@ -284,7 +284,8 @@ class Pump:
         mine = self._launcher.started == self.supervisor
         log.debug("the supervisor %d is lost: %s", self.supervisor, lost)
         self._pause(_delay(self._tries))
-        self._connect(0.0 if mine else HOLD_OFF, self._pause, patient=True)
+        # One that brings no workers leaves the start to those that do.
+        self._connect(0.0 if mine and self._launcher.works else HOLD_OFF, self._pause, patient=True)
         self._define(self._wire)
         self._wire.put(self.accounts.again())
         self._notify()
@@ -323,6 +324,8 @@ class Pump:
                 raise revive(welcome.error, welcome.text)
             if not isinstance(welcome, frames.Welcome):
                 raise BadFrame(f"the supervisor's first word was {type(welcome).__name__}")
+            if self._launcher.works and not welcome.works:
+                raise Closed("it has no workers, and makes room for one that has")
         except BaseException:
             wire.close()
             raise

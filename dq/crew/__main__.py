@@ -95,7 +95,7 @@ def _take_over(
     options: Options, specs: dict[str, str], sizes: dict[str, tuple[int, int, Capability]]
 ) -> tuple[Supervisor, socket.socket]:
     ownership = Ownership(options.db)
-    ownership.take(os.getpid())
+    ownership.take(os.getpid(), idle=not options.workers)
     clock = SystemClock()
     try:
         store = Store.open(options.db, clock=clock)

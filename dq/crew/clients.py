@@ -95,10 +95,13 @@ class Clients:
             context = self._ledger.context(hello.context)
             if self._scheduler.pools and self._sup.options.workers:
                 self._sup.staff.renew(context, hello.context)
+        if hello.works and not self._sup.options.workers:
+            self._sup.stop("somebody comes who brings workers", now=True)
         client = self.all[peer.fd] = Client(peer, context)
         self.seen += 1
         first, count = self._lease_to(client)
-        self.answer(client, frames.Welcome(self._ledger.boot_epoch, self._sup.pid, first, count))
+        works = bool(self._sup.options.workers)
+        self.answer(client, frames.Welcome(self._ledger.boot_epoch, self._sup.pid, first, count, works))
         return client
 
     def refuse(self, nursery: Nursery) -> bool:

@@ -8,6 +8,7 @@ on an unlinked file excludes nobody.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -20,10 +21,20 @@ from dq.executor.slots import SLOTS, SlotReader
 
 CREW_WAIT = 5.0  # seconds for killed members to be gone
 _SCAN_AFTER = 0.5
+GIVE_WAY = 5.0  # seconds for a supervisor without workers to make room for one that has some
+_IDLE = "idle"
 
 
 def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Ownership:
@@ -33,23 +44,34 @@ class Ownership:
         self._db = db
         self._lock = -1
 
-    def take(self, pid: int) -> None:
-        """Takes the lock. Raises DatabaseInUse, which names the owner's pid."""
+    def take(self, pid: int, *, idle: bool = False) -> None:
+        """Takes the lock. Raises DatabaseInUse, which names the owner's pid.
+
+        `idle` says that this supervisor has no workers: it only takes work down, and gives way to one that does it.
+        """
         fd = _open(self._db + ".lock")
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(fd, 32).decode("ascii", "replace").strip()
-            os.close(fd)
-            raise errors.DatabaseInUse(
-                f"{self._db} is in use: the supervisor with pid {owner or 'unknown'} works on it. "
-                "One file has one supervisor; connect to it, or stop it with "
-                f"`kill {owner or 'PID'}` (it drains first).",
-                int(owner) if owner.isdigit() else 0,
-            ) from None
+        until = time.monotonic() + GIVE_WAY
+        while not _locked(fd):
+            owner, _, mark = os.pread(fd, 32, 0).decode("ascii", "replace").strip().partition(" ")
+            if idle or mark != _IDLE or time.monotonic() > until:
+                os.close(fd)
+                raise errors.DatabaseInUse(
+                    f"{self._db} is in use: the supervisor with pid {owner or 'unknown'} works on it. "
+                    "One file has one supervisor; connect to it, or stop it with "
+                    f"`kill {owner or 'PID'}` (it drains first).",
+                    int(owner) if owner.isdigit() else 0,
+                ) from None
+            self._ask_to_leave(owner)
+            time.sleep(0.01)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, str(pid).encode(), 0)
+        os.pwrite(fd, f"{pid} {_IDLE}".encode() if idle else str(pid).encode(), 0)
         self._lock = fd
+
+    def _ask_to_leave(self, owner: str) -> None:
+        """Stops an owner that has no workers, if it is certain that it is one: the file may be of the one before."""
+        if owner.isdigit() and _holds(int(owner), os.path.realpath(self._db + ".lock")):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(owner), signal.SIGTERM)
 
     def evict(self, slots: SlotReader) -> list[int]:
         """Kills the members of earlier boots and waits until none is left. Returns the pids it killed."""

@@ -18,6 +18,8 @@ from typing import ClassVar
 
 import msgspec
 
+from dq.executor.frames import Try
+
 
 class Capability(Flag):
     """What an executor can do. A step that needs more than that is refused when it is declared."""
@@ -43,6 +45,13 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     busy: int  # nanoseconds in the body
 
 
+class About(msgspec.Struct, frozen=True, gc=False):
+    """What a job may know of its step besides what it takes to run it."""
+
+    run: str = ""  # the name of its run
+    tried: Try | None = None  # what came of earlier attempts
+
+
 class Job(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One attempt of one step. `epoch` is its fencing token; `entry` turns it into an outcome and never raises.
 
@@ -56,6 +65,7 @@ class Job(msgspec.Struct, frozen=True, eq=False, gc=False):
     function: int
     args: bytes
     entry: Callable[[Job], Outcome]
+    about: About | None = None
 
     def run(self) -> Outcome:
         """Runs the body here and now, whatever it does, and tells what came of it."""

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 from dq.executor.contract import Job
 
@@ -31,6 +32,7 @@ class Info:
         epoch: The claim's fencing token; greater for every later claim.
         run: The name of the run that the step belongs to, "" for a step submitted alone.
         idempotency_key: The same for all attempts of this step, and no other step's.
+        cursor: What an earlier attempt has last given to `dq.progress`, None if there is nothing.
     """
 
     step: int
@@ -38,10 +40,14 @@ class Info:
     epoch: int
     run: str
     idempotency_key: str
+    cursor: Any = None
 
 
 def settle(home: str) -> None:
-    """Tells which database this process works for: step ids are unique within one file only."""
+    """Tells which database this process works for: step ids are unique within one file only.
+
+    It is a word that the file keeps wherever it lies, so that keys stay the same when it is moved.
+    """
     global _home
     _home = home
 
@@ -55,8 +61,19 @@ def current() -> Info:
     job = running.get()
     if job is None:
         raise LookupError("no step runs here; dq.current() answers in the body of a step only")
-    key = blake2b(f"{_home}\0{job.step}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
-    return Info(job.step, job.attempt, job.epoch, "", key)
+    run, cursor = "", None
+    if job.about is not None:
+        run = job.about.run
+        if job.about.tried is not None and job.about.tried.cursor:
+            from dq.executor.codec import Codec
+
+            cursor = Codec().loads(job.about.tried.cursor)
+    return Info(job.step, job.attempt, job.epoch, run, keyed(str(job.step)), cursor)
+
+
+def keyed(text: str) -> str:
+    """A key for something of this file that no other file has."""
+    return blake2b(f"{_home}\0{text}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ class Hello(Message, frozen=True, tag=1):
     pid: int
     nonce: bytes
     context: Context | None
+    works: bool = False  # whether it would start a supervisor that has workers
 
 
 class Welcome(Message, frozen=True, tag=2):
@@ -49,6 +50,7 @@ class Welcome(Message, frozen=True, tag=2):
     pid: int
     first: int
     count: int
+    works: bool = True  # whether this supervisor has workers
 
 
 class Lease(Message, frozen=True, tag=3):
@@ -307,6 +309,68 @@ class Events(Message, frozen=True, tag=36):
     state: str
 
 
+class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A schedule as the file has it. Times are microseconds UTC; 0: none."""
+
+    id: str
+    workflow: str
+    expression: str
+    tz: str
+    catch_up: str
+    overlap: str
+    paused: bool
+    next_at: int
+    last_at: int
+    last_run: str
+    waiting_at: int
+    skipped: int
+    created_at: int
+
+
+class Book(Message, frozen=True, tag=80):
+    """Puts a schedule on record, or changes the one of that id. Answered by Plans, which has it, or Refused."""
+
+    ticket: int
+    id: str
+    function: int
+    args: bytes
+    fingerprint: bytes
+    expression: str
+    tz: str
+    catch_up: str
+    overlap: str
+
+
+class ListPlans(Message, frozen=True, tag=81):
+    """Asks for all schedules."""
+
+    ticket: int
+
+
+class Plans(Message, frozen=True, tag=82):
+    ticket: int
+    rows: list[Plan]
+
+
+class Replan(Message, frozen=True, tag=83):
+    """Pauses, resumes or deletes a schedule: `what` says which. Answered by Done or Refused."""
+
+    ticket: int
+    id: str
+    what: str
+
+
+class Trigger(Message, frozen=True, tag=84):
+    """Starts a run of a schedule now. Answered by Done, whose text is the run's name, or Refused.
+
+    `run` is the id that the run gets, so that a message which comes again after a reconnect starts no second one.
+    """
+
+    ticket: int
+    run: int
+    id: str
+
+
 class Fork(Message, frozen=True, tag=40):
     """Asks for a worker, bridge or host; its two sockets come with the frame."""
 
@@ -467,6 +531,7 @@ Any = (
     | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
     | Fork | Ready | Broken | Joined | Unfit | Preload | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
     | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget | More | Published | Follow | Events
+    | Book | ListPlans | Plans | Replan | Trigger
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,6 +5,7 @@ One slot:
 
     0    boot_epoch   8   pid   16   start ticks   24   nonce (16 bytes)
     40   kind         48  beat (raised twice a second)   56   finished (count of bodies)
+    64   step whose body has a time limit, or 0   72   when that body began (nanoseconds of the monotonic clock)
     128  ENTRIES entries of 24 bytes: id, epoch, mark; mark is FREE, BEGUN or UNSENT and written last
 """
 
@@ -23,6 +24,8 @@ _WORD = struct.Struct("<Q")
 _ENTRIES_AT = 128
 SLOT_SIZE = 16384
 _BEAT_AT = 48
+_TIMED_WORD, _SINCE_WORD = 8, 9
+_TIMED = struct.Struct("<QQ")
 _BEAT_WORD, _FINISHED_WORD, _FIRST_WORD, _MARK_WORD = 6, 7, _ENTRIES_AT // 8, _ENTRIES_AT // 8 + 2
 assert _ENTRIES_AT + ENTRIES * _ENTRY.size <= SLOT_SIZE
 
@@ -75,6 +78,13 @@ class SlotReader:
     def beat(self, slot: int) -> int:
         return int(_WORD.unpack_from(self._memory, slot * SLOT_SIZE + _BEAT_AT)[0])
 
+    def timed(self, slot: int) -> tuple[int, int]:
+        """The step whose body has a time limit, 0 for none, and when that body began; the same clock for all processes."""
+        at = slot * SLOT_SIZE + 8 * _TIMED_WORD
+        step, since = _TIMED.unpack_from(self._memory, at)
+        again, _ = _TIMED.unpack_from(self._memory, at)
+        return (step, since) if again == step else (0, 0)  # else it was written meanwhile
+
     def entries(self, slot: int) -> list[Entry]:
         """What the slot's owner has begun or not yet sent."""
         start = slot * SLOT_SIZE + _ENTRIES_AT
@@ -119,6 +129,13 @@ class SlotWriter:
         words[at] = id
         words[at + 1] = epoch
         words[at + 2] = BEGUN
+
+    def time(self, step: int, since: int) -> None:
+        """A body with a time limit begins; step 0: it has ended."""
+        words = self._words
+        words[_TIMED_WORD] = 0
+        words[_SINCE_WORD] = since
+        words[_TIMED_WORD] = step
 
     def finish(self, index: int) -> None:
         self._words[_MARK_WORD + 3 * index] = UNSENT

@@ -64,7 +64,40 @@ def current() -> Info:
 
     if running is None:
         return attempt.current()
-    return attempt.Info(0, 0, 0, running.name, running.key())
+    return attempt.Info(0, 0, 0, running.name, attempt.keyed(running.key()))
+
+
+def progress(cursor: Any) -> None:
+    """Keeps how far the body of a step has come, for its next attempt: `dq.current().cursor`.
+
+    It has left this process when the call returns, so that it is not lost when the process is killed then. Only the last
+    one is kept, until the step has ended. Outside of a step there is nobody to keep it, and nothing happens.
+
+    Args:
+        cursor: Anything that can be pickled, of up to 256 KiB.
+
+    Example:
+        @dq.step
+        def load(path: str) -> None:
+            first = dq.current().cursor or 0
+            for number, line in enumerate(open(path)):
+                if number >= first:
+                    store(line)
+                    dq.progress(number + 1)
+
+    Raises:
+        DqError: A workflow calls it: its steps are its progress.
+        NotPicklable: The cursor can't travel.
+        ValueError: It is too large.
+    """
+    if running is not None:
+        raise DqError(
+            "dq.progress(...) belongs into the body of a step, and a workflow has called it. What a workflow has done is "
+            "on record by its steps; dq.publish(key, value) tells others how far it has come"
+        )
+    from dq.executor import progress as telling
+
+    telling.tell(cursor)
 
 
 def now() -> datetime:

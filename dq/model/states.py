@@ -66,3 +66,6 @@ STEP_TRANSITIONS: dict[StepState, frozenset[StepState]] = {
 # The number that stands for a final state in a frame, and back.
 STATUS: tuple[StepState, ...] = (StepState.COMPLETED, StepState.FAILED, StepState.CANCELLED, StepState.DEAD)
 COMPLETED, FAILED, CANCELLED, DEAD = range(4)
+# In frames only, and no final state: the attempt failed, and the payload is when the next one may begin (microseconds
+# from now, 8 bytes) and the failure.
+RETRY = 4

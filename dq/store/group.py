@@ -36,6 +36,7 @@ class RunRow(NamedTuple):
     created_at: int
     parent: int | None = None
     deadline: int | None = None  # microseconds UTC
+    scheduled_at: int | None = None  # the same: the time of its schedule
 
 
 class TermRow(NamedTuple):
@@ -58,6 +59,38 @@ class SignalRow(NamedTuple):
     payload: bytes
     sent_at: int
     step: int | None = None  # the wait that takes it
+
+
+class ScheduleRow(NamedTuple):
+    """Runs of a workflow, started at times. All times are microseconds UTC."""
+
+    id: str
+    function: int
+    args: bytes
+    fingerprint: bytes
+    expression: str
+    tz: str
+    catch_up: str
+    overlap: str
+    paused: int
+    next_at: int
+    last_at: int | None
+    last_run: str | None  # the name of the run that was started last
+    waiting_at: int | None  # the time whose run waits for the end of that one
+    skipped: int
+    created_at: int
+
+
+class ScheduleMove(NamedTuple):
+    """What changes in a schedule as time goes by."""
+
+    paused: int
+    next_at: int
+    last_at: int | None
+    last_run: str | None
+    waiting_at: int | None
+    skipped: int
+    id: str
 
 
 class RunChange(NamedTuple):
@@ -113,6 +146,9 @@ class Group:
     taken_signals: list[tuple[int, int]] = field(default_factory=list)
     progress: list[tuple[int, bytes]] = field(default_factory=list)
     closed_progress: list[tuple[int]] = field(default_factory=list)
+    schedules: list[ScheduleRow] = field(default_factory=list)
+    schedule_moves: list[ScheduleMove] = field(default_factory=list)
+    closed_schedules: list[tuple[str]] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
     closed_batches: list[tuple[int]] = field(default_factory=list)
     steps: list[tuple[int, int, bytes, int]] = field(default_factory=list)

@@ -40,8 +40,8 @@ INSERT INTO dq_function (id, context, name, kind, digest, code, executor, max_cr
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_run
-INSERT INTO dq_run (id, name, function, args, fingerprint, state, created_at, parent, deadline)
-VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?);
+INSERT INTO dq_run (id, name, function, args, fingerprint, state, created_at, parent, deadline, scheduled_at)
+VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?, ?);
 
 -- name: change_run
 UPDATE dq_run SET state = ?, ended_at = ?, payload = ?, reason = ? WHERE id = ? AND state = ?;
@@ -95,17 +95,17 @@ SELECT id, context, name, kind, digest, code, executor, max_crashes, created_at,
 
 -- name: unfinished_runs
 SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
-       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint
+       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint, scheduled_at
 FROM dq_run WHERE state IN ('running', 'blocked') ORDER BY id;
 
 -- name: find_run
 SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
-       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint
+       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint, scheduled_at
 FROM dq_run WHERE name = ?;
 
 -- name: run_by_id
 SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
-       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint
+       parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint, scheduled_at
 FROM dq_run WHERE id = ?;
 
 -- name: run_steps
@@ -240,7 +240,32 @@ FROM dq_attempt WHERE step IN (SELECT value FROM json_each(?)) GROUP BY step;
 SELECT step, attempt, epoch, outcome, pid, charged, cause, ended_at
 FROM dq_attempt WHERE step = ? ORDER BY ended_at, epoch;
 
+-- name: upsert_schedule
+INSERT INTO dq_schedule (id, function, args, fingerprint, expression, tz, catch_up, overlap, paused, next_at, last_at,
+                         last_run, waiting_at, skipped, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    function = excluded.function, args = excluded.args, fingerprint = excluded.fingerprint,
+    expression = excluded.expression, tz = excluded.tz, catch_up = excluded.catch_up, overlap = excluded.overlap,
+    next_at = excluded.next_at;
+
+-- name: move_schedule
+UPDATE dq_schedule SET paused = ?, next_at = ?, last_at = ?, last_run = ?, waiting_at = ?, skipped = ? WHERE id = ?;
+
+-- name: delete_schedule
+DELETE FROM dq_schedule WHERE id = ?;
+
+-- name: schedules
+SELECT id, function, args, fingerprint, expression, tz, catch_up, overlap, paused, next_at, last_at, last_run, waiting_at,
+       skipped, created_at
+FROM dq_schedule ORDER BY id;
+
 -- What follows is for people: it reads the views.
+
+-- name: list_schedules
+SELECT schedule.id, function.name, expression, tz, catch_up, overlap, paused, next_at, last_at, last_run, waiting_at, skipped,
+       schedule.created_at
+FROM dq_schedule AS schedule LEFT JOIN dq_function AS function ON function.id = schedule.function ORDER BY schedule.id;
 
 -- name: list_runs
 SELECT id, name, workflow, state, steps, done, created_at, ended_at, reason

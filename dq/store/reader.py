@@ -75,6 +75,24 @@ class EngineLine(NamedTuple):
     salt: str  # tells this file from all others
 
 
+class ScheduleLine(NamedTuple):
+    """A schedule. Times are microseconds UTC; `next_at` counts only while it is not paused."""
+
+    id: str
+    workflow: str | None
+    expression: str
+    tz: str
+    catch_up: str
+    overlap: str
+    paused: int
+    next_at: int
+    last_at: int | None
+    last_run: str | None
+    waiting_at: int | None
+    skipped: int
+    created_at: int
+
+
 class StepCounts(NamedTuple):
     steps: int
     done: int
@@ -178,6 +196,10 @@ class Reader:
 
     def attempts(self, step: int) -> list[AttemptLine]:
         return [AttemptLine._make(row) for row in self._rows("list_attempts", step)]
+
+    def schedules(self) -> list[ScheduleLine]:
+        """All schedules, by id."""
+        return [ScheduleLine._make(row) for row in self._rows("list_schedules")]
 
     def run_counts(self) -> dict[str, int]:
         """How many runs there are in each state."""

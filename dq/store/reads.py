@@ -11,7 +11,7 @@ import apsw
 
 from dq.model.states import STATUS
 from dq.store import faults
-from dq.store.group import AttemptRow, ContextRow, FunctionRow, SignalRow, TermRow
+from dq.store.group import AttemptRow, ContextRow, FunctionRow, ScheduleRow, SignalRow, TermRow
 from dq.store.sql import SQL
 
 _PAGE = 1000  # rows; no cursor stays open between pages, since that would keep the log from being reset
@@ -38,6 +38,7 @@ class RunRecord(NamedTuple):
     cancel_cause: str | None
     cancel_key: int | None
     checkpoint: int | None
+    scheduled_at: int | None
 
 
 class WaitRecord(NamedTuple):
@@ -178,6 +179,9 @@ class Reads:
     def progress(self, ids: Iterable[int]) -> dict[int, bytes]:
         """The cursors of those of `ids` that have one."""
         return dict(self._rows("progress", json.dumps(list(ids))))
+
+    def schedules(self) -> list[ScheduleRow]:
+        return [ScheduleRow(*row) for row in self._rows("schedules")]
 
     def open_batches(self) -> list[tuple[int, int]]:
         """(first id, last id) of the ranges submitted alone that have a step without result."""

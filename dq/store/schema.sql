@@ -74,6 +74,7 @@ CREATE TABLE dq_run (
     cancel_cause TEXT,
     checkpoint   INTEGER,                  -- the step behind which its history begins anew
     cancel_key   INTEGER,                  -- an id of its sender's, which may send it twice
+    scheduled_at INTEGER,                  -- the time of its schedule that it was started for
     CONSTRAINT run_state CHECK (state IN ('running', 'blocked', 'completed', 'failed', 'cancelled')),
     CONSTRAINT run_end CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled')))
 ) STRICT;
@@ -177,6 +178,29 @@ CREATE INDEX dq_signal_open ON dq_signal (run) WHERE step IS NULL;
 CREATE TABLE dq_progress (
     step    INTEGER PRIMARY KEY,
     cursor  BLOB NOT NULL
+) STRICT;
+
+-- Runs that are started at times. A firing writes the run and the next time in one transaction, and the run's name is
+-- `id@next_at`, so that no time can fire twice.
+CREATE TABLE dq_schedule (
+    id           TEXT    PRIMARY KEY,
+    function     INTEGER NOT NULL,
+    args         BLOB    NOT NULL,
+    fingerprint  BLOB    NOT NULL,
+    expression   TEXT    NOT NULL,  -- cron's, or 'every N s'
+    tz           TEXT    NOT NULL,
+    catch_up     TEXT    NOT NULL,  -- what becomes of times that nobody was there for
+    overlap      TEXT    NOT NULL,  -- what becomes of times at which the run before is unfinished
+    paused       INTEGER NOT NULL,
+    next_at      INTEGER NOT NULL,  -- when it fires next, unless it is paused
+    last_at      INTEGER,           -- the last time for which a run was started
+    last_run     TEXT,              -- that run's name
+    waiting_at   INTEGER,           -- the time whose run waits for the end of the last one
+    skipped      INTEGER NOT NULL,  -- how many times fell out, since the run before was unfinished
+    created_at   INTEGER NOT NULL,
+    CONSTRAINT schedule_catch_up CHECK (catch_up IN ('skip', 'one', 'all')),
+    CONSTRAINT schedule_overlap CHECK (overlap IN ('skip', 'queue', 'allow')),
+    CONSTRAINT schedule_paused CHECK (paused IN (0, 1))
 ) STRICT;
 
 -- One row for each run. `steps` have been asked for so far, `done` of them have ended.

@@ -8,6 +8,7 @@ ALTER TABLE dq_run ADD COLUMN cancel_at INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_cause TEXT;
 ALTER TABLE dq_run ADD COLUMN checkpoint INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_key INTEGER;
+ALTER TABLE dq_run ADD COLUMN scheduled_at INTEGER;
 DROP VIEW dq_runs;
 DROP VIEW dq_steps;
 DROP VIEW dq_attempts;
@@ -40,4 +41,25 @@ CREATE INDEX dq_signal_open ON dq_signal (run) WHERE step IS NULL;
 CREATE TABLE dq_progress (
     step    INTEGER PRIMARY KEY,
     cursor  BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE dq_schedule (
+    id           TEXT    PRIMARY KEY,
+    function     INTEGER NOT NULL,
+    args         BLOB    NOT NULL,
+    fingerprint  BLOB    NOT NULL,
+    expression   TEXT    NOT NULL,
+    tz           TEXT    NOT NULL,
+    catch_up     TEXT    NOT NULL,
+    overlap      TEXT    NOT NULL,
+    paused       INTEGER NOT NULL,
+    next_at      INTEGER NOT NULL,
+    last_at      INTEGER,
+    last_run     TEXT,
+    waiting_at   INTEGER,
+    skipped      INTEGER NOT NULL,
+    created_at   INTEGER NOT NULL,
+    CONSTRAINT schedule_catch_up CHECK (catch_up IN ('skip', 'one', 'all')),
+    CONSTRAINT schedule_overlap CHECK (overlap IN ('skip', 'queue', 'allow')),
+    CONSTRAINT schedule_paused CHECK (paused IN (0, 1))
 ) STRICT;
