@@ -24,7 +24,7 @@ from dq.errors import DqError, Fenced, ForeignDatabase, GuardMissing, MemoryExce
 from dq.errors import NoSuchRun, NotADatabase, NotImportable, NotPicklable, ReadOnlyFile, RunBlocked, RunConflict
 from dq.errors import RunEnded, RunTimeout, SignalTimeout, StepCrashed, StepError, StepTimeout, StoreError
 from dq.errors import SupervisorLost, UnsafePlace
-from dq.flow.context import current, now, random, uuid4
+from dq.flow.context import current, now, progress, random, uuid4
 from dq.flow.decorators import Step, Workflow, step, workflow
 from dq.flow.marks import checkpoint, compensate, patched, publish
 from dq.flow.queue import Queue
@@ -47,8 +47,8 @@ __all__ = [
     "NewerSchema", "NoSuchFolder", "NoSuchRun", "NotADatabase", "NotImportable", "NotPicklable", "Queue",
     "ReadOnlyFile", "Run", "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "SignalTimeout", "Step",
     "StepCrashed", "StepError", "StepTimeout", "StoreError", "SupervisorLost", "UnsafePlace", "Workflow",
-    "__version__", "as_completed", "checkpoint", "compensate", "current", "gather", "now", "patched", "publish", "random", "sleep", "step",
-    "uuid4", "wait", "wait_signal", "workflow",
+    "__version__", "as_completed", "checkpoint", "compensate", "current", "gather", "now", "patched", "progress",
+    "publish", "random", "sleep", "step", "uuid4", "wait", "wait_signal", "workflow",
 ]
 # fmt: on
 

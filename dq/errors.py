@@ -136,6 +136,28 @@ class MemoryExceeded(DqError, MemoryError):
     """An attempt wanted more memory than the step's limit."""
 
 
+class EffectFailed(DqError):
+    """A statement of `dq.write` or `engine.execute` can't be done, so nothing of its attempt was written.
+
+    Attributes:
+        statement: Its text, shortened.
+        expected: How many rows it should have changed; None where that was not said.
+        changed: How many it has changed; None where it did not come to that.
+    """
+
+    def __init__(
+        self, message: str, statement: str = "", expected: int | None = None, changed: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.statement = statement
+        self.expected = expected
+        self.changed = changed
+
+
+class ReadFailed(DqError):
+    """A statement of `dq.read` or `engine.read` can't be answered; the message shows it and says why."""
+
+
 class SignalTimeout(DqError, TimeoutError):
     """No signal of that name came in time."""
 

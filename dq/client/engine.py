@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from dq.client import ending, ids, origin, steering
+from dq.client import ending, ids, listing, origin, steering
 from dq.client.census import Crew, Member
 from dq.client.connection import Connection
 from dq.client.launcher import Launcher, Options
@@ -20,10 +20,12 @@ from dq.executor.codec import Codec
 from dq.executor.frames import Clash, Start, Started
 from dq.flow.decorators import Step, Workflow
 from dq.flow.fingerprint import fingerprint
+from dq.model.states import RunState
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from dq.client.listing import RunInfo
     from dq.flow.future import Future
 
 P = ParamSpec("P")
@@ -171,7 +173,7 @@ class Engine:
             number = line.table.cache[step]
         except (KeyError, TypeError):
             check_step(step)
-            settings = step.settings if getattr(step, "has_term", False) else None
+            settings = step.settings if isinstance(step, Step) and step.has_term else None
             return line.submit(*line.table.call(step, args, kwargs), settings)
         return line.submit(number, args, kwargs)
 
@@ -191,6 +193,18 @@ class Engine:
         """
         check_step(step)
         return Stream(self._line, step, zip(*iterables, strict=False)).results()
+
+    def list(self, *states: str) -> Iterator[RunInfo]:
+        """Runs, the newest first: those in the given states, all where none is given.
+
+        Example:
+            for run in engine.list("running", "blocked"):
+                print(run.id, run.workflow, run.state)
+
+        Raises:
+            ValueError: There is no such state.
+        """
+        return listing.runs(self._line, [str(RunState(state)) for state in states or tuple(RunState)])
 
     def signal(self, id: str, name: str, payload: Any = None) -> None:
         """Sends a signal to a run. Returns when it is on disk: whatever happens then, the run gets it, once.

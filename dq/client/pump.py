@@ -77,8 +77,6 @@ class Pump:
             frames.CancelDone: books.on_cancelled, frames.Refused: books.on_refused, frames.Leased: self._on_leased,
             frames.Farewell: self._on_farewell, frames.Notice: self._on_notice,
         }  # fmt: skip
-        for kind in (frames.Started, frames.Clash, frames.Record, frames.Crew, frames.Flushed, frames.Done, frames.Events):
-            self._handlers[kind] = books.on_answer
 
     def open(self) -> None:
         """Connects for the first time, in the thread of whoever opens the connection."""
@@ -259,6 +257,8 @@ class Pump:
 
     def _dispatch(self, message: Any) -> None:
         handler = self._handlers.get(type(message))
+        if handler is None and hasattr(message, "ticket"):
+            handler = self.accounts.on_answer
         if handler is None:
             raise BadFrame(f"the supervisor sent {type(message).__name__}, which has no place here")
         if self._tries and type(message) is not frames.Notice:

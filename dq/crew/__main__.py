@@ -21,6 +21,7 @@ from dq.crew.ownership import Ownership, boot_id
 from dq.crew.recovery import recover
 from dq.crew.supervisor import Options, Supervisor
 from dq.executor import discovery
+from dq.executor.contract import Capability
 from dq.executor.slots import SLOTS, SlotReader, open_slots
 from dq.model.clock import SystemClock
 from dq.store import faults, place

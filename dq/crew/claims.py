@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from dq.crew.gates import Gate
     from dq.crew.ledger import Run
     from dq.crew.peer import Peer
 
@@ -42,13 +43,15 @@ class Batch:
 class Segment:
     """Pending rows of one owner, in order, from `at` on. `left` counts those that are still in the file only."""
 
-    __slots__ = ("after", "at", "batch", "function", "last", "left", "rows", "run")
+    __slots__ = ("after", "at", "batch", "function", "gate", "last", "left", "priority", "rows", "run")
 
     def __init__(self, rows: list[Row], batch: Batch | None) -> None:
         self.rows = rows
         self.at = 0
         self.batch = batch
         self.run: Run | None = None
+        self.gate: Gate | None = None  # where it waits, unless for a worker only
+        self.priority = 0
         self.function = 0
         self.after = self.last = self.left = 0
 
@@ -74,10 +77,13 @@ class Segment:
 class Claim:
     """Rows that a member holds. `open` loses a row with its result; the claim ends when it is empty."""
 
-    __slots__ = ("batch", "epoch", "estimate", "open")
+    __slots__ = ("batch", "epoch", "estimate", "gate", "open")
 
-    def __init__(self, epoch: int, batch: Batch | None, rows: list[Row], estimate: int) -> None:
+    def __init__(
+        self, epoch: int, batch: Batch | None, rows: list[Row], estimate: int, gate: Gate | None = None
+    ) -> None:
         self.epoch = epoch
         self.batch = batch
         self.open = {row[0]: row for row in rows}
         self.estimate = estimate  # nanoseconds for one row
+        self.gate = gate  # whose limits count it

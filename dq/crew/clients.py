@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dq.crew.results import Results
     from dq.crew.supervisor import Supervisor
 
+LIST_MAX = 1000  # runs in one answer
 ADOPT_CHUNK = 500  # recorded results in one frame
 
 
@@ -73,7 +74,7 @@ class Clients:
             frames.Cancel: self._cancel, frames.Census: self._census, frames.Flush: self._flush,
             frames.Lease: self._lease, frames.Bye: self._bye, frames.Signal: self._signal,
             frames.CancelRun: self._cancel_run, frames.Resume: self._resume,
-            frames.Published: supervisor.publishing.read, frames.Follow: supervisor.publishing.follow,
+            frames.ListRuns: self._list, frames.Published: supervisor.publishing.read, frames.Follow: supervisor.publishing.follow,
         }  # fmt: skip
 
     def hear(self, client: Client, message: frames.Any) -> bool:
@@ -290,6 +291,12 @@ class Clients:
         done, steps = self._store.run_progress(row.id)
         name = self._ledger.functions[row.function].name
         self.answer(client, frames.Record(message.ticket, row.id, name, row.state, row.reason or "", done, steps))
+
+    def _list(self, client: Client, message: frames.ListRuns) -> None:
+        if self._committer.dirty:
+            self._committer.commit()
+        rows = self._store.runs_before(message.before, message.states, min(message.limit, LIST_MAX))
+        self.answer(client, frames.Runs(message.ticket, rows))
 
     def _cancel(self, client: Client, message: frames.Cancel) -> None:
         taken = self._scheduler.withdraw(client.peer, set(message.steps))

@@ -65,7 +65,9 @@ class Hosts:
             run.sent = record.checkpoint
             args, chapter = self._store.checkpoint_at(record.checkpoint)
         cancel = (record.cancel_seq, record.cancel_at or 0, record.cancel_cause or "") if record.cancel_seq else None
-        told = frames.Assign(run.id, run.name, run.function.id, args, record.created_at, cancel, chapter)
+        told = frames.Assign(
+            run.id, run.name, run.function.id, args, record.created_at, cancel, chapter, record.scheduled_at or 0
+        )
         mail.append((host.peer, told))
         self._history(run, host)
 
@@ -223,6 +225,8 @@ class Hosts:
     def end(self, run: Run, state: str, payload: bytes) -> None:
         """Records what a run came to, and tells whoever watches it once that is on disk."""
         self._ledger.change(run, RunState(state), payload)
+        if self._sup.schedules.waiting:
+            self._sup.schedules.ended(run)
         self._tell(run, payload)
         self._sup.publishing.news(run.id)
         if run.parent:

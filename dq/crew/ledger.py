@@ -166,12 +166,13 @@ class Ledger:
 
     def start(
         self, id: int, name: str, function: Function, args: bytes, fingerprint: bytes, parent: Run | None = None,
-        deadline: int | None = None,
+        deadline: int | None = None, scheduled_at: int | None = None,
     ) -> Run:  # fmt: skip
         run = self.remember(id, name, function, fingerprint, RunState.RUNNING)
         if parent is not None:
             self.adopt(run, parent)
-        row = RunRow(id, name, function.id, args, fingerprint, self._clock.now(), run.parent or None, deadline)
+        now = self._clock.now()
+        row = RunRow(id, name, function.id, args, fingerprint, now, run.parent or None, deadline, scheduled_at)
         self._committer.group.runs.append(row)
         self._committer.dirty = True
         return run

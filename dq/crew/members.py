@@ -7,11 +7,14 @@ of its members. Members of all lanes of a pool share its size.
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dq.crew.claims import Claim, Segment
+    from dq.crew.gates import Gate
     from dq.crew.nursery import Nursery
     from dq.crew.peer import Peer
     from dq.executor.contract import Capability
@@ -67,18 +70,44 @@ class Member:
         return True
 
 
-class Lane:
-    """Steps that wait for one executor with one template, in turns by owner, and the members that run them."""
+class Line:
+    """Rows that wait for the same, in turns by owner."""
 
-    def __init__(self, pool: Pool, nursery: Nursery) -> None:
-        self.pool = pool
-        self.nursery = nursery
+    def __init__(self) -> None:
         self.queues: dict[int, deque[Segment]] = {}  # by owner; 0 for work whose client is gone
         self.turns: deque[int] = deque()
+
+
+class Lane(Line):
+    """Steps that wait for one executor with one template, and the members that run them.
+
+    Attributes:
+        ready: by priority, open gates at which rows of this lane wait, in turns. Its own line has priority 0.
+        gates: all gates at which rows of this lane wait.
+        plain_next: whether the lane's own line has the next turn among what has priority 0.
+        pending: rows that need nothing but a worker: those of the line, and those at open gates.
+    """
+
+    def __init__(self, pool: Pool, nursery: Nursery) -> None:
+        super().__init__()
+        self.pool = pool
+        self.nursery = nursery
+        self.ready: dict[int, OrderedDict[Gate, None]] = {}
+        self.gates: set[Gate] = set()
+        self.plain_next = True
         self.pending = 0
         self.members: list[Member] = []
         self.failures = 0  # members that died before they joined, in a row
         self.retry_at = 0.0
+
+    def segments(self) -> Iterator[Segment]:
+        """All that waits here."""
+        lines: list[Line] = [self]
+        for gate in self.gates:
+            lines += gate.waits[self].lines.values()
+        for line in lines:
+            for queue in line.queues.values():
+                yield from queue
 
 
 class Pool:

@@ -41,6 +41,7 @@ def recover(supervisor: Supervisor, slots: SlotReader, boot: Boot) -> None:
     _runs(supervisor)
     if supervisor.options.workers:
         _queue(supervisor)
+    supervisor.schedules.load()
 
 
 def _release(

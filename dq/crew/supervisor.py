@@ -36,6 +36,7 @@ from dq.crew.publishing import Publishing
 from dq.crew.reaper import Watch, autopsy, reap, running_run
 from dq.crew.results import Results
 from dq.crew.scheduler import Scheduler
+from dq.crew.schedules import Schedules
 from dq.crew.staff import Staff
 from dq.crew.terms import Terms
 from dq.crew.timers import Timers
@@ -93,6 +94,7 @@ class Supervisor:
         self.delays = Delays(self)
         self.terms = Terms(self)
         self.cancels = Cancels(self)
+        self.schedules = Schedules(self)
         self.publishing = Publishing(self)
         self.scheduler.terms = self.terms
         self.hosts.results = self.results

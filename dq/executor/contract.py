@@ -18,6 +18,10 @@ from typing import ClassVar
 
 import msgspec
 
+from dq.executor.frames import Effects
+
+LONG_BODY = 200_000  # nanoseconds; after such a body nothing is held back in the hope of more
+
 from dq.executor.frames import Try
 
 
@@ -50,6 +54,16 @@ class About(msgspec.Struct, frozen=True, gc=False):
 
     run: str = ""  # the name of its run
     tried: Try | None = None  # what came of earlier attempts
+
+
+class Laden(Outcome, frozen=True, array_like=True, gc=False):
+    """The outcome of a body that wants something done together with its completion.
+
+    It travels as the frame that it holds. `busy` says more than LONG_BODY in any case, so that nothing is held back
+    behind it.
+    """
+
+    frame: Effects
 
 
 class Job(msgspec.Struct, frozen=True, eq=False, gc=False):

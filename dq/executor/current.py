@@ -7,9 +7,12 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dq.executor.contract import Job
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # True while a process imports user code in order to run it. An engine that is opened meanwhile stands in a script that
 # lacks its `if __name__ == "__main__":`, and would start itself for ever.
@@ -33,6 +36,7 @@ class Info:
         run: The name of the run that the step belongs to, "" for a step submitted alone.
         idempotency_key: The same for all attempts of this step, and no other step's.
         cursor: What an earlier attempt has last given to `dq.progress`, None if there is nothing.
+        scheduled_at: In a workflow that a schedule has started: the time (UTC) that it was due at. Else None.
     """
 
     step: int
@@ -41,6 +45,7 @@ class Info:
     run: str
     idempotency_key: str
     cursor: Any = None
+    scheduled_at: datetime | None = None
 
 
 def settle(home: str) -> None:
@@ -50,6 +55,11 @@ def settle(home: str) -> None:
     """
     global _home
     _home = home
+
+
+def database() -> str:
+    """The path of the database that this process works for, "" where it works for none."""
+    return _home.removesuffix(".slots")
 
 
 def current() -> Info:

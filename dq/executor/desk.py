@@ -15,7 +15,7 @@ from time import time_ns
 
 from dq.executor import failures
 from dq.executor.berth import ORPHANED, GivenBack
-from dq.executor.contract import Desk, Executor, Job, Outcome
+from dq.executor.contract import LONG_BODY, Desk, Executor, Job, Laden, Outcome
 from dq.executor.frames import Results
 from dq.executor.link import Closed, Link
 from dq.executor.slots import ENTRIES, SlotWriter
@@ -23,7 +23,6 @@ from dq.model.states import FAILED
 
 Entry = Callable[[Job], Outcome]
 
-_LONG_BODY = 200_000  # nanoseconds; after such a body nothing is held back in the hope of more
 _PATIENCE = 1_000_000  # nanoseconds of bodies that a result waits for others, at most
 
 
@@ -34,10 +33,19 @@ class MemberDesk(Desk):
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._sending = threading.Lock()
 
     @abc.abstractmethod
-    def accept(self, epoch: int, rows: list[tuple[int, int, int, bytes]], entry: Entry) -> None:
-        """Takes the jobs of a claim in."""
+    def accept(
+        self, epoch: int, rows: list[tuple[int, int, int, bytes]], entry: Entry, abouts: Sequence[About | None] = ()
+    ) -> None:
+        """Takes the jobs of a claim in. `abouts` has one for each row, or is empty."""
+
+    def progress(self, job: Job, cursor: bytes) -> None:
+        """Sends how far the body of a job has come, after the results of earlier ones. Called in any thread."""
+        self.rescue()
+        with self._sending:
+            self._link.send(Progress(job.epoch, job.step, cursor))
 
     @abc.abstractmethod
     def hand_out(self, executor: Executor) -> None:
@@ -70,10 +78,15 @@ class SerialDesk(MemberDesk):
         self._epoch = 0  # of all rows
         self._first = self._next = 0
         self._waited = 0  # nanoseconds of bodies since the last frame
-        self._sending = threading.Lock()
 
-    def accept(self, epoch: int, rows: list[tuple[int, int, int, bytes]], entry: Entry) -> None:
-        self._pending.extend([Job(epoch, step, attempt, fn, args, entry) for step, attempt, fn, args in rows])
+    def accept(
+        self, epoch: int, rows: list[tuple[int, int, int, bytes]], entry: Entry, abouts: Sequence[About | None] = ()
+    ) -> None:
+        if abouts:
+            jobs = [Job(epoch, *row, entry, about) for row, about in zip(rows, abouts, strict=True)]
+        else:
+            jobs = [Job(epoch, step, attempt, fn, args, entry) for step, attempt, fn, args in rows]
+        self._pending.extend(jobs)
 
     def hand_out(self, executor: Executor) -> None:
         # Who pops a job has it: this thread takes from the left to begin it, `revoke` from the right.
@@ -108,7 +121,7 @@ class SerialDesk(MemberDesk):
         self._rows.append(outcome)
         self._next += 1
         self._waited += outcome.busy
-        if outcome.busy > _LONG_BODY or self._waited > _PATIENCE or self._next == ENTRIES:
+        if outcome.busy > LONG_BODY or self._waited > _PATIENCE or self._next == ENTRIES:
             self._flush()
 
     def rescue(self) -> None:
@@ -128,7 +141,13 @@ class SerialDesk(MemberDesk):
         with self._sending:
             rows = self._rows[:]
             if rows:
-                self._link.send(Results(self._epoch, rows))  # type: ignore[arg-type]
+                last = rows[-1]
+                if type(last) is Laden:  # only the last can be one: nothing is held back behind it
+                    if rows[:-1]:
+                        self._link.send(Results(self._epoch, rows[:-1]))  # type: ignore[arg-type]
+                    self._link.send(last.frame)
+                else:
+                    self._link.send(Results(self._epoch, rows))  # type: ignore[arg-type]
                 self.slot.free(self._first, len(rows))
                 self._first += len(rows)
                 del self._rows[: len(rows)]
@@ -154,9 +173,11 @@ class SharedDesk(MemberDesk):
         self._sender = threading.Thread(target=self._send_all, name="dq-results", daemon=True)
         self._sender.start()
 
-    def accept(self, epoch: int, rows: list[tuple[int, int, int, bytes]], entry: Entry) -> None:
-        for step, attempt, function, args in rows:
-            job = Job(epoch, step, attempt, function, args, entry)
+    def accept(
+        self, epoch: int, rows: list[tuple[int, int, int, bytes]], entry: Entry, abouts: Sequence[About | None] = ()
+    ) -> None:
+        for row, about in zip(rows, abouts or [None] * len(rows), strict=True):
+            job = Job(epoch, *row, entry, about)
             self._pending[job] = None
             self._arrived.append(job)
 
@@ -219,8 +240,12 @@ class SharedDesk(MemberDesk):
 
     def _send(self, batch: list[tuple[int, int, Outcome]]) -> None:
         for epoch in dict.fromkeys(epoch for _, epoch, _ in batch):
-            rows = [outcome for _, its, outcome in batch if its == epoch]
-            self._link.send(Results(epoch, rows))  # type: ignore[arg-type]
+            rows = [outcome for _, its, outcome in batch if its == epoch and type(outcome) is not Laden]
+            if rows:
+                self._link.send(Results(epoch, rows))  # type: ignore[arg-type]
+        for _, _, outcome in batch:
+            if type(outcome) is Laden:
+                self._link.send(outcome.frame)
         for index, _, _ in batch:
             self.slot.free(index)
             self._free.put(index)

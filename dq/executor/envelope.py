@@ -10,11 +10,12 @@ from types import CoroutineType
 from typing import Any
 
 from dq.errors import NotImportable
-from dq.executor import functions
+from dq.executor import functions, options
 from dq.executor.codec import Codec, Large, pack
 from dq.executor.contract import Job, Outcome
 from dq.executor.current import running
 from dq.executor.frames import Define
+from dq.executor.trial import Trials
 from dq.model.states import COMPLETED, FAILED
 
 _set_running = running.set
@@ -35,6 +36,8 @@ class Runner:
         self._loads = codec.loads
         self._defines: dict[int, Define] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
+        self.trials = Trials(self)
+        self._is_governed = False  # whether any function has rules
         self._is_copy = False
         os.register_at_fork(after_in_child=self._note_copy)
 
@@ -42,6 +45,12 @@ class Runner:
         """Learns a function; it is imported when a job needs it first."""
         self._defines[define.number] = define
         self._functions.pop(define.number, None)
+        if self.trials.govern(define.number, define.name, options.unpack(define.options)):
+            self._is_governed = True
+
+    def entry_of(self, function: int) -> Callable[[Job], Outcome]:
+        """How jobs of a function are run."""
+        return self.trials.entry if self._is_governed and self.trials.has(function) else self.entry
 
     def entry(self, job: Job) -> Outcome:
         """Runs a job. Never raises: an exit of the body is an outcome too."""
@@ -68,6 +77,28 @@ class Runner:
         if self._is_copy:
             self._leave(None)
         return Outcome(job.step, status, packed, began, perf_counter_ns() - start)
+
+    def prepare(self, job: Job) -> Callable[[], Any]:
+        """A job's body, ready to be called; raises what its function or its arguments raise."""
+        function = self._functions.get(job.function) or self._find(job.function)
+        args, kwargs = self._loads(job.args)
+
+        def body() -> Any:
+            _set_running(job)
+            value = function(*args, **kwargs)
+            return _complete(value) if type(value) is CoroutineType else value
+
+        return body
+
+    def packed(self, job: Job, value: Any) -> bytes:
+        """The payload of what a body has returned. Raises NotPicklable, OSError."""
+        packed = pack(value)
+        return self._codec.place(packed, f"s{job.step}-e{job.epoch}") if isinstance(packed, Large) else packed
+
+    def leave_if_copy(self, error: BaseException | None) -> None:
+        """A body may have made a copy of this process, which then comes back out of the body too."""
+        if self._is_copy:
+            self._leave(error)
 
     def _find(self, number: int) -> Callable[..., Any]:
         define = self._defines.get(number)

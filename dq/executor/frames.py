@@ -75,6 +75,10 @@ class Define(Message, frozen=True, tag=5):
     options: bytes = b""  # a packed `options.Options`; b"" for none
 
 
+Value = int | float | str | bytes | None
+Params = list[Value] | dict[str, Value]  # of a user's statement
+
+
 class Term(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a step waits for besides a worker."""
 
@@ -86,6 +90,7 @@ class Term(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dedup: str = ""
     dedup_for: int = 0  # microseconds; 0: while that step is open
     topic: str = ""  # the signal that a wait is for; the key of what is published
+    data: bytes = b""  # a signal's payload; `key` is the run that it is sent to
 
 
 class Try(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -371,6 +376,22 @@ class Trigger(Message, frozen=True, tag=84):
     id: str
 
 
+class ListRuns(Message, frozen=True, tag=37):
+    """Asks for runs, the newest first: those before the id `before`, in one of these states. Answered by Runs."""
+
+    ticket: int
+    before: int
+    states: list[str]
+    limit: int
+
+
+class Runs(Message, frozen=True, tag=38):
+    """(id, name, workflow, state, parent or 0, created at, ended at or 0)."""
+
+    ticket: int
+    rows: list[tuple[int, str, str, str, int, int, int]]
+
+
 class Fork(Message, frozen=True, tag=40):
     """Asks for a worker, bridge or host; its two sockets come with the frame."""
 
@@ -454,6 +475,36 @@ class Progress(Message, frozen=True, tag=55):
     cursor: bytes
 
 
+class Effects(Message, frozen=True, tag=56):
+    """A body has returned, and this is to be done together with its completion, or not at all.
+
+    `submits` are steps alone: (place of the function in `defines`, arguments); the `step` of a term is a place in them.
+    """
+
+    epoch: int
+    step: int
+    payload: bytes
+    began: int  # microseconds UTC
+    busy: int  # nanoseconds in the body
+    statements: list[tuple[str, Params, int | None]]  # with the number of rows that each must change
+    signals: list[tuple[str, str, bytes]]  # (run, name, payload)
+    defines: list[Define]
+    submits: list[tuple[int, bytes]]
+    terms: list[Term] = []
+
+
+class Execute(Message, frozen=True, tag=57):
+    """A statement from outside, under the same rules. Answered by Done, whose text is a payload in hex, or Refused.
+
+    `id` is new, so that a message which comes again after a reconnect is not done twice.
+    """
+
+    ticket: int
+    id: int
+    sql: str
+    params: Params
+
+
 class Assign(Message, frozen=True, tag=60):
     """A run is this host's now. Its history follows in History frames; the last one says so."""
 
@@ -464,6 +515,8 @@ class Assign(Message, frozen=True, tag=60):
     created_at: int  # microseconds UTC
     cancel: tuple[int, int, str] | None = None  # (seq, at, cause)
     chapter: int = 0  # how many checkpoints are behind it
+    scheduled_at: int = 0  # microseconds UTC: the time of its schedule; 0: none
+    draws_as: str = ""  # "ID NAME" of the run whose random numbers it draws, being a fork of it
 
 
 class History(Message, frozen=True, tag=61):
@@ -530,8 +583,10 @@ Any = (
     Hello | Welcome | Lease | Leased | Define | Notice | Refused | Submit | Resubmit | Acked | Adopt | Start | Started
     | Clash | Find | Record | Watch | Ended | Cancel | CancelDone | Census | Crew | Flush | Flushed | Bye | Farewell
     | Fork | Ready | Broken | Joined | Unfit | Preload | Claim | Results | Revoke | GaveBack | Stop | Assign | History | Steps
-    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget | More | Published | Follow | Events
+    | Deliver | Finish | Block | Signal | CancelRun | Resume | Done | Progress | Withdraw | Forget | More | Published | Follow | Events | ListRuns
+    | Runs
     | Book | ListPlans | Plans | Replan | Trigger
+    | Effects | Execute
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,12 +6,17 @@ Nobody sleeps here. What `decide` returns is recorded as a due time, and any wor
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
+
+
+LONGEST = 100 * 366 * 86_400.0  # seconds; a longer wait is a mistake
+STOPPED = math.inf
 
 
 class Policy(NamedTuple):
@@ -46,7 +51,7 @@ def unpack(packed: bytes) -> Policy:
 
 
 def decide(policy: Policy, failures: int, elapsed: float, error: BaseException | None, value: Any = None) -> float | None:
-    """Seconds until the next attempt, None where there is none.
+    """Seconds until the next attempt; None where `retry` is content with what came out, STOPPED where `stop` says so.
 
     Args:
         policy: What the step's decorator says.
@@ -55,13 +60,13 @@ def decide(policy: Policy, failures: int, elapsed: float, error: BaseException |
         error: What the attempt raised; None where it returned `value`.
 
     Raises:
+        ValueError: `wait` wants what is no time that anybody can wait.
         Exception: Whatever the policy's objects raise.
     """
     import tenacity
 
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = failures
-    state.outcome_timestamp = state.start_time + elapsed
     if error is None:
         state.set_result(value)
     else:
@@ -71,7 +76,9 @@ def decide(policy: Policy, failures: int, elapsed: float, error: BaseException |
     if not retry(state):
         return None
     wait = float(policy.wait(state)) if policy.wait is not None else 0.0
-    state.upcoming_sleep = wait
+    if not wait <= LONGEST:
+        raise ValueError(f"wait says {wait} seconds until the next attempt, which is no time that anybody can wait")
+    state.upcoming_sleep = wait = max(0.0, wait)
     if policy.stop is not None and policy.stop(state):
-        return None
-    return max(0.0, wait)
+        return STOPPED
+    return wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +17,7 @@ from dq.model.states import CANCELLED, COMPLETED, DEAD
 if TYPE_CHECKING:
     from dq.executor.frames import Term
     from dq.flow.decorators import Step, Workflow
-    from dq.flow.host import Host
+    from dq.flow.home import Home
     from dq.flow.journal import Target
     from dq.flow.loop import FlowLoop
     from dq.flow.registry import Function
@@ -43,8 +44,10 @@ class Asking:
     journal: Journal
     root: Scope
     complete: bool
+    patches: dict[str, bool]  # what this chapter has decided on changes of the code
+    callbacks: deque[Callable[[], object]]
     undos: list[tuple[Step[..., Any] | Workflow[..., Any], Args, Kwargs]]
-    _host: Host
+    _host: Home
     _loop: FlowLoop | None
 
     def park(self, wanted: Ready) -> None:
@@ -88,7 +91,8 @@ class Asking:
 
     def withdraw(self, step: int) -> None:
         """Asks for the end of a step that is under way. One that has ended is not changed by it."""
-        self._host.withdraw(self.id, step)
+        if self.journal.awaits(step):  # a replay comes by here again
+            self._host.withdraw(self.id, step)
 
     def begin(
         self, name: str, target: Target, told: Args = (), call: tuple[Args, Kwargs] | None = None, term: Term | None = None
@@ -152,7 +156,14 @@ class Asking:
     def patched(self, name: str) -> bool:
         """Whether the code after a change is to be taken: see `dq.patched`."""
         self.check()
-        scope, marker = self._scope, f"{PATCHED} {name}"
+        taken = self.patches.get(name)
+        if taken is None:
+            taken = self.patches[name] = self._patched(f"{PATCHED} {name}")
+        return taken
+
+    def _patched(self, marker: str) -> bool:
+        """The first time decides. Only a yes is on record, since a run that was past this point has no room for it."""
+        scope = self._scope
         while not (self.complete or self.journal.knows(scope, marker) or self.journal.replays(scope.path)):
             self.await_history()
         if not self.journal.knows(scope, marker) and self.journal.replays(scope.path):

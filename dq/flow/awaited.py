@@ -197,6 +197,8 @@ class FlowFuture(Future[R]):
         watch = Watch(1)
         self.watch(watch)
         if not watch.wait(self._run, micros(timeout)):
+            if self._watches:
+                self._watches.remove(watch)  # code that looks again and again would leave one each time
             raise TimeoutError(f"step {self.step} has no result within {timeout} s; it goes on")
 
     def __await__(self) -> Generator[Any, None, R]:

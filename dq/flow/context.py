@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from dq.errors import DqError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from typing import TypeAlias
     from uuid import UUID
 
     from dq.executor.current import Info
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from dq.flow.future import Future
     from dq.flow.journal import Target
 
-    Called = Step[..., Any] | Workflow[..., Any]
+    Called: TypeAlias = Step[..., Any] | Workflow[..., Any]
 
 
 class Flow(Protocol):
@@ -24,6 +27,7 @@ class Flow(Protocol):
 
     id: int
     name: str
+    scheduled_at: int  # microseconds UTC, or 0
 
     def call(self, step: Called, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
     def submit(self, step: Called, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]: ...
@@ -50,7 +54,7 @@ def current() -> Info:
     """What the code that runs now may know of itself.
 
     In the body of a step: its id, its attempt, and a key that is the same for all its attempts. In a workflow: the run's
-    name, and a key that is the same on every replay.
+    name, a key that is the same on every replay, and the time that its schedule has started it for.
 
     Example:
         @dq.step
@@ -64,7 +68,8 @@ def current() -> Info:
 
     if running is None:
         return attempt.current()
-    return attempt.Info(0, 0, 0, running.name, attempt.keyed(running.key()))
+    due = _moment(running.scheduled_at) if running.scheduled_at else None
+    return attempt.Info(0, 0, 0, running.name, attempt.keyed(running.key()), scheduled_at=due)
 
 
 def progress(cursor: Any) -> None:
@@ -109,7 +114,13 @@ def now() -> datetime:
 
     if running is None:
         return datetime.now(UTC)
-    return datetime.fromtimestamp(running.now / 1_000_000, UTC)
+    return _moment(running.now)
+
+
+def _moment(micros: int) -> datetime:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(micros / 1_000_000, UTC)
 
 
 def random() -> float:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from dq.flow.fingerprint import fingerprint
 
+_ADVICE = (
+    "Nothing is lost. Undo the change of the code, or have old runs take the old way with dq.patched, and let the run go "
+    "on: `dq resume ID`. Or go on with the new code in a copy: `dq fork ID --from STEP`."
+)
 _LINES = 8  # differences that are shown
 _DEPTH = 12
 
@@ -38,11 +43,20 @@ def explain(where: str, name: str, recorded: Any, now: tuple[tuple[Any, ...], di
         lines += [f"  {line}" for line in found[:_LINES]]
         if len(found) > _LINES:
             lines.append("  and more")
-    lines.append(
-        "Nothing is lost. Undo the change of the code, and the run goes on from here when it is started again; or start "
-        "the workflow under a new id."
+    return "\n".join([*lines, _ADVICE])
+
+
+def misfit(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError) -> str:
+    """The reason for which a run is blocked whose workflow does not take the recorded arguments any more."""
+    name = getattr(body, "__qualname__", repr(body))
+    try:
+        now = str(inspect.signature(body))
+    except (TypeError, ValueError):
+        now = "(...)"
+    return (
+        f"The workflow does not take the arguments that are recorded ({error}).\n"
+        f"  recorded: {_call(name, args, kwargs)}\n  now:      {name}{now}\n{_ADVICE}"
     )
-    return "\n".join(lines)
 
 
 def show(value: Any) -> str:

@@ -46,6 +46,7 @@ from dq.executor.frames import (
 from dq.executor.link import Closed, Link
 from dq.executor.slots import SlotWriter
 from dq.flow import context
+from dq.flow.home import StepRow
 from dq.flow.journal import Recorded
 from dq.flow.registry import Registry
 from dq.flow.run import Run
@@ -54,7 +55,6 @@ _ROWS = 4096  # in one Steps frame
 _BYTES = 1 << 20  # of arguments in one Steps frame, about
 _HOLD = 0.002  # seconds that a step may wait for others to share its frame while runs still go on
 
-StepRow = tuple[int, int, int, str, int, bytes, bytes]
 
 
 class Ids:
@@ -138,8 +138,7 @@ class Host:
             case History():
                 self._history(message.run, message.rows, message.last)
             case Assign():
-                told = message.created_at, message.cancel, message.chapter
-                self._runs[message.run] = Run(self, message.run, message.name, message.args, *told)
+                self._runs[message.run] = Run.assigned(self, message)
                 self._workflows[message.run] = message.function
             case Define():
                 self._functions[message.number] = message

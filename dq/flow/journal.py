@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol
 
+from dq.executor.options import PATCHED
 
 UNASKED = -1  # the place of what nobody has asked for
 
@@ -88,10 +89,11 @@ class _Stretch:
 class Journal:
     """Pure bookkeeping: it neither sends nor waits."""
 
-    __slots__ = ("_arrived", "_firsts", "_recorded", "_stretches", "_unasked", "_waits", "now")
+    __slots__ = ("_arrived", "_firsts", "_recorded", "_stretches", "_unasked", "_waits", "is_old", "now")
 
     def __init__(self, now: int = 0) -> None:
         self.now = now  # microseconds UTC: when what was delivered last came about
+        self.is_old = False  # whether anything was on record when the run began here
         self._recorded: dict[tuple[str, str], dict[int, Recorded]] = {}
         self._unasked: dict[int, tuple[tuple[str, str], int]] = {}  # recorded, without a result, not asked for so far
         self._waits: dict[int, tuple[Target, int]] = {}
@@ -101,14 +103,15 @@ class Journal:
 
     def load(self, scope: str, name: str, occurrence: int, recorded: Recorded) -> None:
         """Takes in a step of the run's history."""
+        self.is_old = True
         key = (scope, name)
         self._recorded.setdefault(key, {})[occurrence] = recorded
         if not recorded.seq:
             self._unasked[recorded.id] = (key, occurrence)
 
     def replays(self, scope: str) -> bool:
-        """Whether something is on record of a branch that it has not asked for yet."""
-        return any(known == scope for known, _name in self._recorded)
+        """Whether something is on record of a branch that it has not asked for yet; marks of earlier changes aside."""
+        return any(known == scope and not name.startswith(PATCHED) for known, name in self._recorded)
 
     def knows(self, scope: Scope, name: str) -> bool:
         """Whether the next request of this name is on record."""
@@ -214,6 +217,10 @@ class Journal:
         self._arrived = [entry for entry in self._arrived if entry[2] == UNASKED]
         heapify(self._arrived)
 
+    def awaits(self, id: int) -> bool:
+        """Whether a single step was asked for and has no result."""
+        return id in self._waits
+
     def open_ids(self) -> list[int]:
         """Steps that were asked for and have no result."""
         ids = list(self._waits)
@@ -221,6 +228,8 @@ class Journal:
             ids += [stretch.first + offset for offset, came in enumerate(stretch.came) if not came]
         return ids
 
-    def left_over(self) -> Iterable[tuple[str, str]]:
-        """Scope and name of recorded steps that were not asked for."""
-        return self._recorded.keys()
+    def left_over(self) -> Iterable[tuple[str, str, int, Recorded]]:
+        """Recorded steps that were not asked for: (scope, name, occurrence, what is on record)."""
+        for (scope, name), rows in self._recorded.items():
+            for occurrence, recorded in rows.items():
+                yield scope, name, occurrence, recorded

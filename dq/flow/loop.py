@@ -29,14 +29,14 @@ T = TypeVar("T")
 class FlowTask(asyncio.Task[T]):
     """A branch of a run: it counts its steps in a scope of its own."""
 
-    def __init__(self, coro: Any, *, scope: Scope, number: int, run: int, **options: Any) -> None:
+    def __init__(self, coro: Any, *, scope: Scope, number: int, **options: Any) -> None:
         self.scope = scope
         self.number = number
-        self._hash = hash((run, number))
+        self._hash = hash((0, number))
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
-        """The same on every replay, so that a set of tasks has the same order too."""
+        """The same on every replay and in forks, so that a set of tasks has the same order too."""
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -128,7 +128,7 @@ class FlowLoop(asyncio.BaseEventLoop):
     ) -> FlowTask[Any]:
         self._count += 1
         scope = scope or self.scope.branch()
-        task: FlowTask[Any] = FlowTask(coro, scope=scope, number=self._count, run=self._run.id, loop=loop, **options)
+        task: FlowTask[Any] = FlowTask(coro, scope=scope, number=self._count, loop=loop, **options)
         self._tasks.add(task)
         return task
 

@@ -78,7 +78,8 @@ def compensate(step: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Non
 def patched(name: str) -> bool:
     """Whether a run takes the code after a change: True where it comes here for the first time, and ever after.
 
-    A run that was past this point when the code was changed gets False, on every replay.
+    A run that was past this point when the code was changed gets False, on every replay. The first call with a name
+    decides for the whole run (for a chapter of it, where it makes checkpoints), also in a loop.
 
     Example:
         if dq.patched("two-step-payment"):

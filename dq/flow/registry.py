@@ -71,12 +71,12 @@ def define(number: int, function: Step[..., Any] | Workflow[..., Any]) -> Define
     return Define(number, function.name, kind, digest, code, executor, crashes, options)
 
 
-def source_of(function: Step[..., Any] | Workflow[..., Any]) -> str:
-    """A hash of a function's text, "" where that is not at hand."""
+def source_of(function: Any) -> str:
+    """A hash of the text of a function, or of a decorated one, "" where that is not at hand."""
     import inspect
 
     try:
-        text = inspect.getsource(function.__dq_body__)
+        text = inspect.getsource(functions.body_of(function))
     except (OSError, TypeError):
         return ""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()

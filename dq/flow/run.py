@@ -17,17 +17,20 @@ from greenlet import GreenletExit, greenlet
 
 from dq.errors import Cancelled, RunTimeout
 from dq.executor.frames import Block, Finish
+from dq.flow import difference
 from dq.flow.asking import Args, Asking, Kwargs, Restart
 from dq.flow.journal import Journal, Scope
 from dq.model.states import RunState
 
 if TYPE_CHECKING:
+    from dq.executor.frames import Assign
     from dq.flow.awaited import Ready
     from dq.flow.decorators import Step, Workflow
-    from dq.flow.host import Host
+    from dq.flow.home import Home
     from dq.flow.loop import FlowLoop
 
 TIMED_OUT = "it has run out of time"
+UNDO = "!"  # ends the name of the branch that compensations run in
 
 
 class _Cancel:
@@ -45,6 +48,7 @@ class Run(Asking):
 
     __slots__ = (
         "_args",
+        "_draws_as",
         "_host",
         "_loop",
         "_raise",
@@ -57,7 +61,9 @@ class Run(Asking):
         "journal",
         "loaded",
         "name",
+        "patches",
         "root",
+        "scheduled_at",
         "stalled",
         "undoing",
         "undos",
@@ -65,8 +71,8 @@ class Run(Asking):
     )
 
     def __init__(
-        self, host: Host, id: int, name: str, args: bytes, created_at: int = 0,
-        cancel: tuple[int, int, str] | None = None, chapter: int = 0,
+        self, host: Home, id: int, name: str, args: bytes, created_at: int = 0,
+        cancel: tuple[int, int, str] | None = None, chapter: int = 0, draws_as: str = "",
     ) -> None:  # fmt: skip
         self.id = id
         self.name = name
@@ -74,6 +80,7 @@ class Run(Asking):
         self.cancelled = ""  # why, once the run has heard of it
         self._raise: BaseException | None = None  # at the run's next wait
         self.root = Scope(str(chapter))
+        self.scheduled_at = 0  # microseconds UTC; 0: no schedule has started it
         self.callbacks: deque[Callable[[], object]] = deque()  # of delivered futures, to be called in this run
         self.waiting: Ready | None = None
         self.loaded = False  # whether the beginning of its history is here, and so it may begin
@@ -81,13 +88,22 @@ class Run(Asking):
         self.stalled = False  # whether it waits for more of it
         self.undos: list[tuple[Step[..., Any] | Workflow[..., Any], Args, Kwargs]] = []
         self.undoing = False
+        self.patches: dict[str, bool] = {}
         self.ended = False
         self.greenlet = greenlet(self._main, host.greenlet)
         self._host = host
         self._loop: FlowLoop | None = None
         self._args = args
+        self._draws_as = draws_as.replace(" ", "\0", 1) or f"{id}\0{name}"
         if cancel is not None:
             self.hear_cancel(*cancel)
+
+    @classmethod
+    def assigned(cls, home: Home, told: Assign) -> Run:
+        """The run that a host or a player is given."""
+        run = cls(home, told.run, told.name, told.args, told.created_at, told.cancel, told.chapter, told.draws_as)
+        run.scheduled_at = told.scheduled_at
+        return run
 
     def hear_cancel(self, seq: int, at: int, cause: str) -> None:
         """Somebody wants the run to end; its code hears of it when its turn comes."""
@@ -99,7 +115,7 @@ class Run(Asking):
         if self.undoing:
             return  # it is ending already, and what it undoes is not to be cut off
         for step in self.journal.open_ids():
-            self.withdraw(step)
+            self._host.withdraw(self.id, step)
         if self._loop is not None:
             self._loop.cancel()
         else:
@@ -118,14 +134,7 @@ class Run(Asking):
     def _main(self) -> None:
         try:
             body, args, kwargs = self._prepare()
-            while True:
-                try:
-                    result = self._execute(body, args, kwargs)
-                    break
-                except Restart as restart:
-                    args, kwargs = restart.call
-                    self._turn_over()
-            self._finish(result)
+            self._finish(self._chapters(body, args, kwargs))
         except BaseException as error:  # noqa: BLE001 -- whatever a workflow raises is its end, and not the host's
             self._fail(error)
         finally:
@@ -142,6 +151,14 @@ class Run(Asking):
             state = RunState.CANCELLED
         self._end(Finish(self.id, state, self._host.codec.failure(error)))
 
+    def _chapters(self, body: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+        while True:
+            try:
+                return self._execute(body, args, kwargs)
+            except Restart as restart:
+                args, kwargs = restart.call
+                self._turn_over()
+
     def _turn_over(self) -> None:
         """The next chapter: nothing of what was is asked for again."""
         if self._loop is not None:
@@ -149,12 +166,14 @@ class Run(Asking):
             self._loop = None
         self.root = Scope(str(int(self.root.path) + 1))
         self.journal.restart()
+        self.patches.clear()
 
     def _undo(self, error: BaseException) -> None:
         """Runs the compensations, last first. They are steps like others, so a crash in the middle costs nothing."""
         if not self.undos:
             return
         self.undoing = True
+        self.root = Scope(self.root.path + UNDO)
         self._raise = None
         if self._loop is not None:
             self._loop.abandon()
@@ -178,13 +197,21 @@ class Run(Asking):
 
     def _execute(self, body: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         code = getattr(body, "__code__", None)
-        if code is None or not code.co_flags & CO_COROUTINE:
-            return body(*args, **kwargs)
+        is_async = code is not None and code.co_flags & CO_COROUTINE
+        try:
+            made = body(*args, **kwargs)
+        except TypeError as error:
+            trace = error.__traceback__
+            if self.journal.is_old and trace is not None and trace.tb_next is None:  # it has not even begun
+                self.block(difference.misfit(body, args, kwargs, error), error)
+            raise
+        if not is_async:
+            return made
         from dq.flow.loop import FlowLoop, install
 
         install()
         self._loop = FlowLoop(self)
-        return self._loop.drive(body(*args, **kwargs))
+        return self._loop.drive(made)
 
     def _finish(self, result: Any) -> None:
         try:
@@ -247,8 +274,10 @@ class Run(Asking):
             self._host.greenlet.switch()
         else:
             task = loop.leave()
-            self._host.greenlet.switch()
-            loop.enter(task)
+            try:
+                self._host.greenlet.switch()
+            finally:
+                loop.enter(task)
 
     def can_go_on(self) -> bool:
         """Whether waiting can help."""
@@ -262,9 +291,9 @@ class Run(Asking):
         return self._hash(f"{scope.path}\0{scope.draws}")
 
     def key(self) -> str:
-        """The same on every replay, and no other run's."""
+        """The same on every replay and in forks of this run, and no other run's."""
         return self._hash("").hex()
 
     def _hash(self, text: str) -> bytes:
-        data = f"{self.id}\0{self.name}\0{text}".encode(errors="surrogatepass")
+        data = f"{self._draws_as}\0{text}".encode(errors="surrogatepass")
         return blake2b(data, digest_size=16).digest()

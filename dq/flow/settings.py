@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ class Settings(NamedTuple):
     detached: bool = False
     version: str = ""
 
-    def change(self, changes: dict[str, Any]) -> Self:
+    def change(self, changes: dict[str, Any]) -> Settings:
         """The same with some of them changed. Raises TypeError and ValueError, which name the option."""
         given = {key: value for key, value in changes.items() if value is not None}
         unknown = given.keys() - set(self._fields)

@@ -14,7 +14,6 @@ from dq.flow import context
 if TYPE_CHECKING:
     from concurrent.futures import Future as BaseFuture
 
-    from dq.flow.awaited import FlowFuture
     from dq.flow.future import Future
     from dq.flow.settings import Span
 
@@ -171,5 +170,5 @@ def _watch(futures: list[Future[Any]], needed: int) -> Any:
     for future in futures:
         if not isinstance(future, FlowFuture):
             raise TypeError(f"{future!r} is not a future of this run; `step.submit(...)` inside the workflow makes one")
-        cast("FlowFuture[Any]", future).watch(watch)
+        future.watch(watch)
     return watch

@@ -170,6 +170,11 @@ DELETE FROM dq_progress WHERE step = ?;
 -- name: progress
 SELECT step, cursor FROM dq_progress WHERE step IN (SELECT value FROM json_each(?));
 
+-- name: runs_before
+SELECT run.id, run.name, function.name, run.state, coalesce(run.parent, 0), run.created_at, coalesce(run.ended_at, 0)
+FROM dq_run AS run JOIN dq_function AS function ON function.id = run.function
+WHERE run.id < ?1 AND run.state IN (SELECT value FROM json_each(?2)) ORDER BY run.id DESC LIMIT ?3;
+
 -- name: published_since
 SELECT step.id, term.topic, step.args, step.created_at
 FROM dq_step AS step

@@ -140,6 +140,12 @@ class Reads:
         args, scope = self._rows("checkpoint_at", step)[0]
         return args, int(scope.partition(".")[0]) + 1
 
+    def runs_before(
+        self, before: int, states: list[str], limit: int
+    ) -> list[tuple[int, str, str, str, int, int, int]]:
+        """(id, name, workflow, state, parent or 0, created at, ended at or 0) of runs, the newest first."""
+        return self._rows("runs_before", before, json.dumps(states), limit)
+
     def published_since(self, run: int, after: int, limit: int) -> list[tuple[int, str, bytes, int]]:
         """(step, key, payload, microseconds UTC) of what a run has published after a step, in order."""
         return self._rows("published_since", run, after, limit)

@@ -1,9 +1,13 @@
-"""A supervisor that a test plays by hand: it keeps the record in lists and runs the steps' bodies itself."""
+"""A supervisor that a test plays by hand: it keeps the record in lists and runs the steps' bodies itself.
+
+Time is played too: it stands at `Crew.now`, and goes on with each commit and to the due time of a timer that ends.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,16 +15,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import structs
 
+from dq import errors
 from dq.executor import functions, slots
 from dq.executor.codec import Codec
-from dq.executor.frames import Assign, Block, Define, Deliver, Finish, History, Lease, Leased, More, Steps
+from dq.executor.failures import Failure
+from dq.executor.frames import (
+    Assign,
+    Block,
+    Define,
+    Deliver,
+    Finish,
+    Forget,
+    History,
+    Lease,
+    Leased,
+    More,
+    Steps,
+    Term,
+    Withdraw,
+)
 from dq.executor.link import Closed, Link
+from dq.executor.options import PATCHED, PUBLISH, SLEEP, SUPERVISOR, WAIT_SIGNAL
 from dq.flow.decorators import Workflow
 from dq.flow.host import Host
 from dq.flow.registry import define
-from dq.model.states import COMPLETED, FAILED
+from dq.model.payload import FAILURE, seal
+from dq.model.states import CANCELLED, COMPLETED, FAILED
 
 NOW = 1_764_000_000_000_000  # when every run of a test was started
 _LIMIT = 30.0  # seconds that a test waits for anything
@@ -40,6 +63,9 @@ class StepOnRecord:
     status: int = -1
     payload: bytes = b""
     at: int = 0
+    name: str = ""
+    topic: str = ""  # the signal that a wait is for
+    due: int = 0  # microseconds UTC; 0: never
 
 
 @dataclass
@@ -53,6 +79,7 @@ class RunOnRecord:
     steps: dict[int, StepOnRecord] = field(default_factory=dict)
     end: Finish | Block | None = None
     seq: int = 0
+    cancel: tuple[int, int, str] | None = None
 
 
 class Crew:
@@ -65,6 +92,8 @@ class Crew:
         self.asked: list[StepOnRecord] = []  # by the present host, in order
         self.frames: list[int] = []  # rows of each Steps frame
         self.bodies = 0  # bodies that ran
+        self.now = NOW
+        self.withdrawn: list[int] = []  # steps that runs have asked the end of, in order
         self._folder = folder
         self._lease = lease
         self._next = 1000
@@ -118,7 +147,7 @@ class Crew:
         if workflow is not None:
             run.function = self._define(define(0, workflow))
         link = self._linked()
-        link.send(Assign(run.id, run.name, run.function, run.args, NOW))
+        link.send(Assign(run.id, run.name, run.function, run.args, NOW, run.cancel))
         rows = [
             (s.id, s.function, s.scope, s.occurrence, s.fingerprint, s.args, s.seq, s.status, s.payload, s.at)
             for s in run.steps.values()
@@ -158,11 +187,11 @@ class Crew:
                 self._numbers[message.number] = self._define(message)
             case Steps():
                 self.frames.append(len(message.rows))
-                for id, run, function, scope, occurrence, mark, args in message.rows:
-                    step = StepOnRecord(id, self._numbers[function], scope, occurrence, mark, args)
-                    assert id not in self.runs[run].steps
-                    self.runs[run].steps[id] = step
-                    self.asked.append(step)
+                self._take(message.rows, {term.step: term for term in message.terms})
+            case Withdraw():
+                for run, id in message.rows:
+                    self.withdrawn.append(id)
+                    self._end(self.runs[run], id)
             case More():
                 pass  # all of the history is on its way
             case Finish() | Block():
@@ -170,8 +199,31 @@ class Crew:
             case _:
                 raise AssertionError(f"a host sent {message}")
 
+    def _take(self, rows: list[Any], terms: dict[int, Term]) -> None:
+        """Writes down what a host's runs ask for."""
+        known = {message.number: message for message in self.defines.values()}
+        for id, run, function, scope, occurrence, mark, args in rows:
+            told, term = known[self._numbers[function]], terms.get(id)
+            step = StepOnRecord(id, told.number, scope, occurrence, mark, args, name=told.name)
+            if term is not None:
+                step.topic, step.due = term.topic, self.now + term.after if term.after else term.at
+            assert id not in self.runs[run].steps
+            self.runs[run].steps[id] = step
+            self.asked.append(step)
+            if told.executor == SUPERVISOR and (told.name == PUBLISH or told.name.startswith(PATCHED)):
+                self.complete(step, id=run)
+
+    def _end(self, run: RunOnRecord, id: int) -> None:
+        """A run does not want a step any more."""
+        step = run.steps[id]
+        if not step.seq:
+            self.commit([(step, CANCELLED, failure(errors.Cancelled("cancelled")))], id=run.id)
+
     def execute(self, step: StepOnRecord) -> tuple[int, bytes]:
-        """Runs a step's body here."""
+        """Runs a step's body here; what the supervisor itself ends has none, and a timer is due."""
+        if step.name.startswith("dq:"):
+            self.now = max(self.now, step.due)
+            return COMPLETED, self.codec.dumps(None, f"s{step.id}")
         told = next(message for message in self.defines.values() if message.number == step.function)
         body = functions.resolve(told.name, told.code)
         args, kwargs = self.codec.loads(step.args)
@@ -193,24 +245,53 @@ class Crew:
         rows: list[tuple[int, int, int, int, bytes, int]] = []
         for step, status, payload in results:
             run.seq += 1
-            step.seq, step.status, step.payload, step.at = run.seq, status, payload, NOW + run.seq
+            self.now += 1
+            step.seq, step.status, step.payload, step.at = run.seq, status, payload, self.now
             rows.append((run.id, step.id, step.seq, status, payload, step.at))
         if tell:
             self._linked().send(Deliver(rows))
 
+    def signal(self, name: str, value: Any = None, *, id: int = 7) -> None:
+        """Gives a signal to the oldest wait for it, which must be there."""
+        step = next(step for step in self.pending(id) if step.name == WAIT_SIGNAL and step.topic == name)
+        self.commit([(step, COMPLETED, self.codec.dumps(value, "g1"))], id=id)
+
+    def time_out(self, step: StepOnRecord, *, id: int = 7) -> None:
+        """No signal has come to this wait in time."""
+        self.now = max(self.now, step.due)
+        self.commit([(step, FAILED, failure(errors.SignalTimeout(f"no signal {step.topic!r}")))], id=id)
+
+    def cancel(self, cause: str = "it was cancelled", *, id: int = 7) -> None:
+        """Asks a run to end."""
+        run = self.runs[id]
+        run.seq += 1
+        self.now += 1
+        run.cancel = (run.seq, self.now, cause)
+        self._linked().send(Deliver([(id, 0, run.seq, CANCELLED, cause.encode(), self.now)]))
+
+    def forget(self, id: int = 7) -> None:
+        """Takes a run away from its host."""
+        self._linked().send(Forget(id))
+
     def pending(self, id: int = 7) -> list[StepOnRecord]:
-        """Steps on record without a result."""
+        """Steps on record without a result, in the order in which they were asked for."""
         return [step for step in self.runs[id].steps.values() if not step.seq]
+
+    def ready(self, id: int = 7) -> list[StepOnRecord]:
+        """What can be ended next: all that has a body, or else the timer that is due first."""
+        pending = [step for step in self.pending(id) if step.name != WAIT_SIGNAL]
+        timers = sorted([step for step in pending if step.name == SLEEP], key=lambda step: step.due)
+        return [step for step in pending if step.name != SLEEP] or timers[:1]
 
     def finish(self, id: int = 7) -> Any:
         """Completes steps as they are asked for until the run has ended; its result, or raises its exception."""
         run = self.runs[id]
         while run.end is None:
-            pending = self.pending(id)
-            if pending:
-                self.complete(*pending, id=id)
+            ready = self.ready(id)
+            if ready:
+                self.complete(*ready, id=id)
             else:
-                self.until(lambda: run.end is not None or self.pending(id))
+                self.until(lambda: run.end is not None or self.ready(id))
         return self.result(id)
 
     def result(self, id: int = 7) -> Any:
@@ -231,6 +312,12 @@ class Crew:
     def _linked(self) -> Link:
         assert self._link is not None, "no host is open"
         return self._link
+
+
+def failure(error: errors.DqError) -> bytes:
+    """A failure that a supervisor has found."""
+    told = Failure(f"dq.errors.{type(error).__name__}", str(error), "", pickle.dumps(error))
+    return seal(FAILURE, msgspec.msgpack.encode(told))
 
 
 def crew(folder: Path, **options: Any) -> Iterator[Crew]:

@@ -213,19 +213,6 @@ def test_sleep_zero_queues_and_locks(crew: scripted.Crew) -> None:
     assert check_replay(crew, yields) == [1, 2, 1, 2, 1, 2, 0, 2, 4]
 
 
-async def sleeping() -> None:
-    await asyncio.sleep(1)
-
-
-async def timing_out() -> None:
-    async with asyncio.timeout(5):
-        await double(1)
-
-
-async def waiting_for() -> None:
-    await asyncio.wait_for(double(1), 5)
-
-
 async def in_a_thread() -> None:
     await asyncio.to_thread(print)
 
@@ -246,7 +233,7 @@ async def signalling() -> None:
     asyncio.get_running_loop().add_signal_handler(10, print)
 
 
-_REFUSED = [sleeping, timing_out, waiting_for, in_a_thread, connecting, spawning, watching, signalling]
+_REFUSED = [in_a_thread, connecting, spawning, watching, signalling]
 
 
 @dq.workflow
@@ -258,8 +245,6 @@ async def refused(number: int) -> str:
     return "was allowed"
 
 
-@pytest.mark.filterwarnings("ignore:coroutine 'Run._call_later' was never awaited:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", range(len(_REFUSED)), ids=[body.__name__ for body in _REFUSED])
 def test_what_can_not_be_replayed_is_refused(crew: scripted.Crew, number: int) -> None:
     crew.start(refused, number)

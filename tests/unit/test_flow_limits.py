@@ -104,20 +104,6 @@ def with_callback() -> list[int]:
     return heard
 
 
-def test_a_timeout_in_a_workflow_is_refused(crew: scripted.Crew) -> None:
-    crew.start(impatient)
-    assert "takes no timeout" in crew.finish()
-
-
-@dq.workflow
-def impatient() -> str:
-    try:
-        double.submit(1).result(timeout=1)
-    except NotImplementedError as error:
-        return str(error)
-    return ""
-
-
 def test_a_thread_of_a_workflow_can_not_ask_for_steps(crew: scripted.Crew) -> None:
     crew.start(threaded)
     assert "thread" in crew.finish()
