@@ -19,15 +19,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # isort: off
-from dq.errors import BadExecutor, BadRunId, Cancelled, CorruptDatabase, DamagedPayload, DatabaseInUse, DiskFull
-from dq.errors import DqError, Fenced, ForeignDatabase, GuardMissing, MemoryExceeded, NewerSchema, NoSuchFolder
-from dq.errors import NoSuchRun, NotADatabase, NotImportable, NotPicklable, ReadOnlyFile, RunBlocked, RunConflict
-from dq.errors import RunEnded, RunTimeout, SignalTimeout, StepCrashed, StepError, StepTimeout, StoreError
+from dq.errors import BadExecutor, BadFork, BadRunId, BadSchedule, Cancelled, CorruptDatabase, DamagedPayload
+from dq.errors import DatabaseInUse, DiskFull, DqError, EffectFailed, Fenced, ForeignDatabase, GuardMissing, MemoryExceeded
+from dq.errors import NewerSchema, NoSuchFolder, NoSuchLetter, NoSuchRun, NoSuchSchedule, NoSuchStep
+from dq.errors import NotADatabase, NotImportable, NotPicklable, ReadFailed, ReadOnlyFile, RunBlocked, RunConflict, RunEnded, RunTimeout
+from dq.errors import ScheduleConflict, SignalTimeout, StepCrashed, StepError, StepTimeout, StoreError
 from dq.errors import SupervisorLost, UnsafePlace
 from dq.flow.context import current, now, progress, random, uuid4
 from dq.flow.decorators import Step, Workflow, step, workflow
+from dq.flow.effects import enqueue, signal, write
 from dq.flow.marks import checkpoint, compensate, patched, publish
 from dq.flow.queue import Queue
+from dq.flow.schedules import schedule
 from dq.flow.waiting import as_completed, gather, sleep, wait, wait_signal
 # isort: on
 
@@ -35,20 +38,23 @@ if TYPE_CHECKING:
     from dq.client.client import Client
     from dq.client.engine import Engine
     from dq.client.executor import Executor
+    from dq.client.reading import read
     from dq.client.run import Run
+    from dq.client.schedules import Schedule
     from dq.flow.future import Future
 
 __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [
-    "BadExecutor", "BadRunId", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload", "DatabaseInUse", "DiskFull",
-    "DqError", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future", "GuardMissing", "MemoryExceeded",
-    "NewerSchema", "NoSuchFolder", "NoSuchRun", "NotADatabase", "NotImportable", "NotPicklable", "Queue",
-    "ReadOnlyFile", "Run", "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "SignalTimeout", "Step",
-    "StepCrashed", "StepError", "StepTimeout", "StoreError", "SupervisorLost", "UnsafePlace", "Workflow",
-    "__version__", "as_completed", "checkpoint", "compensate", "current", "gather", "now", "patched", "progress",
-    "publish", "random", "sleep", "step", "uuid4", "wait", "wait_signal", "workflow",
+    "BadExecutor", "BadFork", "BadRunId", "BadSchedule", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload",
+    "DatabaseInUse", "DiskFull", "DqError", "EffectFailed", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future",
+    "GuardMissing", "MemoryExceeded", "NewerSchema", "NoSuchFolder", "NoSuchLetter", "NoSuchRun", "NoSuchSchedule",
+    "NoSuchStep", "NotADatabase", "NotImportable", "NotPicklable", "Queue", "ReadFailed", "ReadOnlyFile", "Run",
+    "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "Schedule", "ScheduleConflict", "SignalTimeout", "Step",
+    "StepCrashed", "StepError", "StepTimeout", "StoreError", "SupervisorLost", "UnsafePlace", "Workflow", "__version__",
+    "as_completed", "checkpoint", "compensate", "current", "enqueue", "gather", "now", "patched", "progress", "publish",
+    "random", "read", "schedule", "signal", "sleep", "step", "uuid4", "wait", "wait_signal", "workflow", "write",
 ]
 # fmt: on
 
@@ -57,7 +63,9 @@ _LAZY = {
     "Engine": "client.engine",
     "Executor": "client.executor",
     "Run": "client.run",
+    "read": "client.reading",
     "Future": "flow.future",
+    "Schedule": "client.schedules",
 }
 
 

@@ -67,6 +67,10 @@ class NoSuchRun(DqError, LookupError):
     """There is no run of that id in the file."""
 
 
+class NoSuchStep(DqError, LookupError):
+    """There is no step of that id in the file."""
+
+
 class BadSchedule(DqError, ValueError):
     """A schedule whose times, time zone or options make no sense; the message says what is wrong."""
 
@@ -77,6 +81,10 @@ class ScheduleConflict(DqError):
 
 class NoSuchSchedule(DqError, LookupError):
     """There is no schedule of that id in the file."""
+
+
+class NoSuchLetter(DqError, LookupError):
+    """There is no such dead letter, or it can't be retried by itself; the message says what can be done."""
 
 
 class NotPicklable(DqError, TypeError):
@@ -164,6 +172,10 @@ class SignalTimeout(DqError, TimeoutError):
 
 class RunEnded(DqError):
     """The run has ended, so that it can't be signalled, cancelled or resumed."""
+
+
+class BadFork(DqError, ValueError):
+    """A fork or a retry that can't be: there is no such step, or the run has not failed; the message says which."""
 
 
 class SupervisorLost(DqError, ConnectionError):

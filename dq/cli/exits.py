@@ -10,7 +10,7 @@ OK = 0
 FAILED = 1  # the run failed, or what was promised did not hold
 USAGE = 2  # the command, its arguments or what they name are not right
 FILE = 3  # the database can't be used
-BLOCKED = 4  # the run's history does not fit the code
+BLOCKED = 4  # a run's history does not fit the code
 IN_USE = 75  # another supervisor works on the database: try again
 INTERRUPTED = 130  # Ctrl-C
 
@@ -20,7 +20,7 @@ Exit codes:
   1    the run failed, or work was abandoned
   2    the command, its arguments or what they name are not right
   3    the database file can't be used
-  4    the run is blocked: its recorded history does not fit the code
+  4    a run is blocked, or would be: its recorded history does not fit the code
   75   another supervisor works on the database; try again
   130  interrupted"""
 
@@ -38,7 +38,13 @@ _TABLE: list[tuple[type[BaseException], Advice]] = [
     (errors.StoreError, Advice(FILE, "")),
     (errors.RunBlocked, Advice(BLOCKED, "Its steps are kept: `dq show ID --db {db}` lists them.")),
     (errors.RunConflict, Advice(USAGE, "Choose another --id, or look at the run: `dq show ID --db {db}`.")),
+    (errors.BadFork, Advice(USAGE, "The run's steps: `dq show ID --db {db}`.")),
     (errors.NoSuchRun, Advice(USAGE, "The runs: `dq ls --db {db}`.")),
+    (errors.NoSuchStep, Advice(USAGE, "The steps of a run: `dq show ID --db {db}`.")),
+    (errors.NoSuchSchedule, Advice(USAGE, "")),
+    (errors.BadSchedule, Advice(USAGE, "")),
+    (errors.ScheduleConflict, Advice(USAGE, "")),
+    (errors.NoSuchLetter, Advice(USAGE, "")),
     (errors.BadExecutor, Advice(USAGE, "What is installed: `dq executors`.")),
     (errors.SupervisorLost, Advice(FAILED, "What was acknowledged is kept. The same command again goes on.")),
     (errors.BadRunId, Advice(USAGE, "")),

@@ -29,6 +29,17 @@ _COMMANDS = {
     "signal": ("dq.cli.signal", "Send a signal to a run."),
     "cancel": ("dq.cli.cancel", "Cancel a run; twice, to end it at once."),
     "resume": ("dq.cli.resume", "Let a blocked run try again with the code that is on disk now."),
+    "retry": ("dq.cli.retry", "Try a failed or cancelled run again, in a copy; let a parked step begin."),
+    "fork": ("dq.cli.fork", "Make a new run of an old one, from one of its steps on."),
+    "check": ("dq.cli.check", "Say which unfinished runs would not go on with the code that is on disk now."),
+    "replay": ("dq.cli.replay", "Run a run again from its record, here, perhaps in the debugger."),
+    "schedules": ("dq.cli.schedules", "List schedules; pause, resume, delete or trigger one."),
+    "dead": ("dq.cli.dead", "List, show, retry or discard what ended badly."),
+    "gc": ("dq.cli.gc", "Delete what ended long ago."),
+    "backup": ("dq.cli.backup", "Copy a database while it is worked on."),
+    "doctor": ("dq.cli.doctor.command", "Check a database and its surroundings, and say what to do."),
+    "queues": ("dq.cli.queues", "List queues: what waits, what runs, and their limits."),
+    "queue": ("dq.cli.queue", "Pause or resume a queue, or change its limits."),
     "executors": ("dq.cli.executors", "List the executors that are installed."),
 }
 

@@ -45,14 +45,18 @@ def command(id: str, db: str, limit: int, as_json: bool) -> None:
 def _show_run(reader: Reader, run: RunLine, limit: int, *, as_json: bool) -> None:
     steps = _steps(reader, run, limit)
     error = _failure(reader, run)
+    forked_from = _original(reader, run)
     if as_json:
-        shown = {**ls.as_dict(run), "error": error, "step_list": [_step_dict(step) for step in steps]}
+        told = {"forked_from": forked_from, "error": error}
+        shown = {**ls.as_dict(run), **told, "step_list": [_step_dict(step) for step in steps]}
         print(json.dumps(shown, indent=1))
         return
     print(f"run        {run.name}\nworkflow   {run.workflow}\nstate      {run.state}")
     print(f"steps      {run.done} of {run.steps} asked for so far are done")
     took = span(run.created_at, run.ended_at)
     print(f"started    {local(run.created_at)}{f', took {took}' if took else ''}")
+    if forked_from:
+        print(f"forked     from {forked_from}")
     if run.reason:
         print(f"reason     {run.reason}")
     if steps:
@@ -62,6 +66,14 @@ def _show_run(reader: Reader, run: RunLine, limit: int, *, as_json: bool) -> Non
         print(f"... and {run.steps - len(steps)} more; --limit 0 shows all")
     if error:
         print("\n" + (error["traceback"].rstrip() or f"{error['type']}: {error['text']}"))
+
+
+def _original(reader: Reader, run: RunLine) -> str | None:
+    """The run whose record this one's begins with."""
+    archive = reader.archive()
+    record = archive.run_by_id(run.id)
+    original = archive.run_by_id(record.forked_from) if record is not None and record.forked_from else None
+    return original.name if original is not None else None
 
 
 def _steps(reader: Reader, run: RunLine, limit: int) -> list[StepLine]:

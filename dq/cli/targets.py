@@ -26,7 +26,7 @@ def load(target: str) -> Any:
     place, _, name = target.rpartition(":")
     if not place or not name:
         raise click.UsageError(f"{target!r} is not FILE_OR_MODULE:WORKFLOW, such as flows.py:movie.")
-    module = _load_file(place) if place.endswith(".py") or os.sep in place else _load_module(place)
+    module = _load_place(place)
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -35,6 +35,17 @@ def load(target: str) -> Any:
     if not is_workflow(found):
         raise click.UsageError(f"{name} of {place} is {_kind(found)}, not a workflow. {_offer(module)}")
     return found
+
+
+def load_scheduled(place: str) -> list[Any]:
+    """The workflows of a file or module above which `@dq.schedule` stands. Raises UsageError where there is none."""
+    if ":" in place:
+        raise click.UsageError(f"{place!r} names one thing; all of a file or module is meant here, such as flows.py.")
+    module = _load_place(place)
+    found = {id(value): value for value in vars(module).values() if is_workflow(value) and value.schedules}
+    if not found:
+        raise click.UsageError(f"Nothing in {place} has a schedule: @dq.schedule above @dq.workflow makes one.")
+    return list(found.values())
 
 
 def is_workflow(thing: object) -> bool:
@@ -47,6 +58,10 @@ def is_workflow(thing: object) -> bool:
 def be_nobody() -> None:
     """Makes this process one without a script: the command `dq` itself is nobody's user code."""
     sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def _load_place(place: str) -> types.ModuleType:
+    return _load_file(place) if place.endswith(".py") or os.sep in place else _load_module(place)
 
 
 def _load_file(path: str) -> types.ModuleType:

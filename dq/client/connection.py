@@ -222,10 +222,14 @@ class Connection:
             DqError: The supervisor refuses, or there is none and there will be none.
             RuntimeError: The connection is closed, or belongs to the process that forked this one.
         """
+        return self.answer(self.begin(make), timeout)
+
+    def begin(self, make: Callable[[int], Message]) -> Ask:
+        """The same without waiting; `answer` waits."""
         ticket = next(self._tickets)
         ask = Ask(make(ticket), ticket)
         self._post(ask)
-        return self.answer(ask, timeout)
+        return ask
 
     def watch(self, run: int) -> Ask:
         """Asks to be told when a run ends or is blocked; the answer is an Ended."""

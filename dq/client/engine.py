@@ -6,23 +6,28 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-from dq.client import ending, ids, listing, origin, steering
+from dq.client import ending, ids, listing, origin, starting, steering
 from dq.client.census import Crew, Member
 from dq.client.connection import Connection
 from dq.client.launcher import Launcher, Options
+from dq.client.letters import Letters
+from dq.client.queues import Queues
 from dq.client.run import Run, find
+from dq.client.starting import Starting
 from dq.client.stream import Stream
-from dq.errors import GuardMissing, RunConflict
+from dq.client.tables import Tables
+from dq.client.timetable import Timetable
+from dq.client.upkeep import Upkeep, kept
+from dq.errors import GuardMissing
 from dq.executor import current
 from dq.executor.codec import Codec
-from dq.executor.frames import Clash, Start, Started
 from dq.flow.decorators import Step, Workflow
-from dq.flow.fingerprint import fingerprint
 from dq.model.states import RunState
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from types import TracebackType
 
     from dq.client.listing import RunInfo
@@ -32,10 +37,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_SHOWN = 400  # characters of arguments in a message
 
-
-class Engine:
+class Engine(Letters, Queues, Starting, Tables, Timetable, Upkeep):
     """Runs workflows and steps that are recorded in one SQLite file.
 
     It attaches to the supervisor that works on the file, or starts one as a child of this process and stops it at the
@@ -48,6 +51,9 @@ class Engine:
         start_method: "fork" (from a clean template) or "spawn".
         hang: Seconds without a sign of life after which a worker is killed and replaced.
         grace: Seconds that running steps have to finish when the engine stops.
+        recycle_steps: A worker process is replaced after so many steps; None for never.
+        recycle_rss: The same for bytes that it has in memory.
+        keep: How long what has ended stays on record, as with `gc`; None for ever. Looked after hourly.
 
     Raises:
         StoreError: The file can't be used; the subclass and the message say why.
@@ -70,11 +76,19 @@ class Engine:
         start_method: str = "fork",
         hang: float = 10.0,
         grace: float = 5.0,
+        recycle_steps: int | None = None,
+        recycle_rss: int | None = None,
+        keep: timedelta | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         _check_guard()
         _check_options(workers, start_method, hang, grace)
-        options = Options(workers, executors or {}, start_method, hang, grace)
+        _check_recycling(recycle_steps, recycle_rss)
+        options = Options(
+            workers, executors or {}, start_method, hang, grace,
+            recycle_steps=recycle_steps or 0, recycle_rss=recycle_rss or 0,
+            keep=kept(keep),
+        )  # fmt: skip
         self._line = Connection(Launcher(self.path, options), Codec(self.path + ".blobs"), origin.here())
         ending.watch(self._line)
         weakref.finalize(self, self._line.leave).atexit = False
@@ -120,31 +134,7 @@ class Engine:
             NotPicklable: The arguments can't travel.
             SupervisorLost: There is no supervisor, and there will be none.
         """
-        if isinstance(workflow, Step):
-            raise TypeError(f"{workflow.__name__} is a step; engine.submit({workflow.__name__}, ...) submits it alone")
-        if not isinstance(workflow, Workflow):
-            raise TypeError(f"{workflow!r} is not a workflow; decorate it with @dq.workflow, or use engine.submit")
-        name = ids.fresh() if id is None else ids.checked(id)
-        line = self._line
-        function = line.table.number(workflow, "workflow")
-        number = line.next_id()
-        payload = line.arguments(args, kwargs, number)
-        mark = fingerprint(args, kwargs)
-        answer = line.ask(lambda ticket: Start(ticket, number, name, function, payload, mark))
-        label = line.table.name(function)
-        if isinstance(answer, Clash):
-            raise RunConflict(self._show_clash(name, label, args, kwargs, answer))
-        return Run(line, cast(Started, answer).id, name, label)
-
-    def _show_clash(self, name: str, label: str, args: tuple[Any, ...], kwargs: dict[str, Any], clash: Clash) -> str:
-        try:
-            recorded = _show(*self._line.codec.loads(clash.args))
-        except Exception as error:  # noqa: BLE001 -- what can't be read any more is told as such
-            recorded = f"(arguments that can't be read here: {type(error).__name__}: {error})"
-        return (
-            f"run id {name!r} is taken. On record: {clash.workflow}{recorded}. "
-            f"Asked for: {label}{_show(args, kwargs)}. Use another id, or call it with the same arguments."
-        )
+        return starting.finish(self._line, starting.begin(self._line, workflow, args, kwargs, id))
 
     def get(self, id: str) -> Run[Any]:
         """The run of an id. Raises NoSuchRun, BadRunId."""
@@ -240,6 +230,66 @@ class Engine:
         """
         return steering.resume(self._line, id)
 
+    def fork(
+        self,
+        id: str,
+        from_step: int | str | None = None,
+        args: Iterable[Any] | None = None,
+        new_id: str | None = None,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Run[Any]:
+        """Makes a new run with a copy of another one's record; from a step on everything runs anew.
+
+        What was asked for before that step and has ended is copied with its results, and is not run again. The other run
+        stays as it is, in whichever state. Returns when the new one is on disk.
+
+        Args:
+            id: The run to copy.
+            from_step: A step's id, its name for the first call of it, or "name#2" for the second. None copies nothing:
+                the run starts over.
+            args: Other arguments for the workflow, together with `kwargs`; None keeps those on record. The new run is
+                blocked where they lead to other calls of the copied steps than are on record.
+            new_id: Its id; by default the other one's with a number, such as "movie-1~2".
+            kwargs: Other keyword arguments.
+
+        Raises:
+            NoSuchRun: There is no run of that id.
+            BadFork: It has no such step.
+            RunConflict: The new id is taken.
+
+        Example:
+            engine.fork("movie-1", "stitch", new_id="movie-1-again").result()
+        """
+        call = (tuple(args or ()), dict(kwargs or {})) if args is not None or kwargs is not None else None
+        step = "" if from_step is None else str(from_step)
+        return self.get(steering.fork(self._line, id, step, new_id, call))
+
+    def retry(self, id: str) -> Run[Any]:
+        """Tries a failed or cancelled run again, in a copy: from the step that has failed, or that the cancel has ended.
+
+        What has completed by then is not run again. The copy's id is the run's own with a number, such as "movie-1~2".
+
+        Raises:
+            NoSuchRun: There is no run of that id.
+            BadFork: It has not failed, or compensations have undone what it had done; the message says what helps.
+
+        Example:
+            engine.retry("movie-1").result()
+        """
+        return self.get(steering.fork(self._line, id, "", None, None, retry=True))
+
+    def release(self, step: int) -> str:
+        """Lets a step begin now that is parked (`on_crash="park"`), or waits for its next attempt or for its time.
+
+        Returns what was done, as a sentence.
+
+        Raises:
+            NoSuchStep: There is no step of that id.
+            DqError: It has a result already.
+        """
+        return steering.release(self._line, step)
+
     def flush(self) -> None:
         """Returns when everything that was submitted before is on disk. Raises SupervisorLost."""
         self._line.flush()
@@ -268,15 +318,15 @@ def _check_options(workers: int | None, start_method: str, hang: float, grace: f
         raise ValueError(f"hang is {hang} and grace {grace}; they are seconds, hang above 0 and grace 0 or more")
 
 
+def _check_recycling(steps: int | None, rss: int | None) -> None:
+    if (steps is not None and steps < 1) or (rss is not None and rss < 1 << 20):
+        raise ValueError(
+            f"recycle_steps is {steps} and recycle_rss {rss}; they are a number of steps, 1 or more, and a number of bytes, "
+            "a megabyte or more"
+        )
+
+
 def check_step(step: Any) -> None:
     """Raises TypeError for a workflow, which is not submitted but started."""
     if isinstance(step, Workflow):
         raise TypeError(f"{step.__name__} is a workflow; engine.start({step.__name__}, ...) starts a run of it")
-
-
-def _show(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    try:
-        text = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
-    except Exception as error:  # noqa: BLE001 -- a user's repr may raise anything
-        text = f"... their repr raises {type(error).__name__}"
-    return f"({text if len(text) <= _SHOWN else text[:_SHOWN] + ' ...'})"

@@ -12,6 +12,7 @@ from dq.client import chunks
 from dq.client.engine import Engine, check_step
 from dq.client.stream import Stream
 from dq.errors import NotPicklable
+from dq.flow.decorators import Step
 from dq.flow.future import Future
 
 P = ParamSpec("P")
@@ -73,7 +74,8 @@ class Executor(concurrent.futures.Executor):
         """The long way, for a function whose number is not at hand."""
         check_step(fn)
         try:
-            return self._line.submit(*self._line.table.call(fn, args, kwargs))
+            settings = fn.settings if isinstance(fn, Step) and fn.has_term else None
+            return self._line.submit(*self._line.table.call(fn, args, kwargs), settings)
         except NotPicklable as error:
             return _failed(error)
 

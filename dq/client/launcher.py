@@ -33,6 +33,9 @@ class Options:
         hang: Seconds without a beat after which a worker counts as hung.
         grace: Seconds that running steps have to finish when the supervisor stops.
         ephemeral: Whether it stops when its last client leaves.
+        recycle_steps: After so many steps a worker process is replaced; 0: never.
+        recycle_rss: The same for bytes that it has in memory.
+        keep: Seconds that what has ended stays on record; 0: for ever.
     """
 
     workers: int | None = None
@@ -41,6 +44,9 @@ class Options:
     hang: float = 10.0
     grace: float = 5.0
     ephemeral: bool = True
+    recycle_steps: int = 0
+    recycle_rss: int = 0
+    keep: float = 0.0
 
     def words(self) -> list[str]:
         words = ["--start-method", self.start_method, "--hang", repr(self.hang), "--grace", repr(self.grace)]
@@ -48,6 +54,12 @@ class Options:
             words += ["--workers", str(self.workers)]
         for name, spec in self.executors.items():
             words += ["--executor", f"{name}={spec}"]
+        if self.recycle_steps:
+            words += ["--recycle-after", str(self.recycle_steps)]
+        if self.recycle_rss:
+            words += ["--recycle-rss", str(self.recycle_rss)]
+        if self.keep:
+            words += ["--keep", repr(self.keep)]
         if self.ephemeral:
             words.append("--ephemeral")
         return words

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dq.client.steps import Ordered
 from dq.errors import Cancelled
+from dq.flow.decorators import Step
 from dq.model.states import CANCELLED, COMPLETED
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Stream:
         self._widen()
         room = None if self._ahead == 0 else max(1, self._window - len(self._ids))
         table, send, entry, step = self._line.table, self._line.send, self._entry, self._step
+        settings = step.settings if isinstance(step, Step) and step.has_term else None
         while room is None or room > 0:
             item = next(self._items, None)
             if item is None:
@@ -84,7 +86,7 @@ class Stream:
             try:
                 number = table.cache[step]
             except (KeyError, TypeError):
-                self._ids.append(send(*table.call(step, item, {}), entry))
+                self._ids.append(send(*table.call(step, item, {}), entry, settings))
             else:
                 self._ids.append(send(number, item, {}, entry))
             if room is not None:

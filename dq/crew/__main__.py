@@ -18,8 +18,9 @@ import sys
 
 from dq import errors
 from dq.crew.ownership import Ownership, boot_id
+from dq.crew.options import Options
 from dq.crew.recovery import recover
-from dq.crew.supervisor import Options, Supervisor
+from dq.crew.supervisor import Supervisor
 from dq.executor import discovery
 from dq.executor.contract import Capability
 from dq.executor.slots import SLOTS, SlotReader, open_slots
@@ -42,12 +43,15 @@ def parse(arguments: list[str]) -> tuple[Options, int]:
     parser.add_argument("--hang", type=float, default=10.0)
     parser.add_argument("--grace", type=float, default=5.0)
     parser.add_argument("--ephemeral", action="store_true")
+    parser.add_argument("--recycle-after", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--recycle-rss", type=int, default=0, metavar="BYTES")
+    parser.add_argument("--keep", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--ready-fd", type=int, default=-1)
     chosen = parser.parse_args(arguments)
     executors = dict(item.partition("=")[::2] for item in chosen.executor)
     options = Options(
         os.path.abspath(chosen.db), chosen.workers, executors, chosen.start_method, chosen.hang, chosen.grace,
-        chosen.ephemeral,
+        chosen.ephemeral, chosen.recycle_after, chosen.recycle_rss, chosen.keep,
     )  # fmt: skip
     return options, chosen.ready_fd
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dq import errors
 from dq.crew.results import failure
+from dq.crew.withdrawals import withdraw
+from dq.executor import frames
 from dq.executor.contract import Capability
 from dq.model.states import CANCELLED, RunState
 
@@ -31,6 +33,7 @@ class Doom(NamedTuple):
     member: Member
     outcome: str  # of the attempt
     why: str
+    began: int = 0  # when its body began, microseconds UTC
 
 
 class Cancels:
@@ -59,22 +62,40 @@ class Cancels:
         return f"run {run.name} is asked to end; a second cancel ends it at once"
 
     def _end(self, run: Run, cause: str) -> None:
-        """Ends a run without another word of its code."""
-        self._sup.hosts.take_away(run)
-        if run.ending is None:
-            run.ending = (RunState.CANCELLED, failure(errors.Cancelled(f"run {run.name!r}: {cause}")))
-        if self._sup.options.workers and run.open:
-            self.steps(run, self._open_steps(run), final=True)
-        if run.open and self._sup.options.workers:
-            return  # it ends with the last of its steps that has to be killed
-        if run.state not in (RunState.RUNNING, RunState.BLOCKED):
-            return
-        self._sup.hosts.end(run, *run.ending)
-
-    def _open_steps(self, run: Run) -> list[int]:
+        """Ends a run and its child runs without another word of their code: they stop from above, and end from below."""
+        family = self._family(run)
+        for one in family:
+            self._sup.hosts.take_away(one)
+            if one.ending is None:
+                why = cause if one is run else f"it was cancelled together with {run.name!r}"
+                one.ending = (RunState.CANCELLED, failure(errors.Cancelled(f"run {one.name!r}: {why}")))
         if self._committer.dirty:
-            self._committer.commit()
-        return [row.id for row in self._sup.store.run_steps(run.id) if not row.seq]
+            self._committer.commit()  # what is read below must have been written
+        for one in reversed(family):
+            self._close(one)
+
+    def _family(self, run: Run) -> list[Run]:
+        """A run and all that it has called, parents first, except those that go on without it."""
+        family = [run]
+        for one in family:
+            children = [self._ledger.runs[id] for id in one.children or () if id in self._ledger.runs]
+            family += [child for child in children if not child.function.options.detached]
+        return family
+
+    def _close(self, run: Run) -> None:
+        """Ends the steps of a run that is ending, and the run with the last of them: some may have to be killed first."""
+        own = {id for id in self._sup.store.open_ids(run.id) if id not in self._ledger.runs}
+        idle = not self._sup.options.workers  # nobody is at work, so nothing of it is loaded, and nothing has to be killed
+        if idle:
+            run.open = len(own)
+            self._ledger.flow.update(dict.fromkeys(own, run))
+            if run.parent in self._ledger.runs:
+                self._ledger.flow[run.id] = self._ledger.runs[run.parent]
+        self._own(run, own)
+        if idle and own:
+            self._sup.results.settle([(id, 0, 0, b"") for id in own], None, CANCELLED, self._sup.waits.cancelled)
+        if not run.open and run.ending is not None and run.state in (RunState.RUNNING, RunState.BLOCKED):
+            self._sup.hosts.end(run, *run.ending)
 
     def expire(self, id: int) -> None:
         """A run's time is up."""
@@ -82,25 +103,27 @@ class Cancels:
         if run is not None and run.cancel_key is None and run.ending is None:
             self.run(run, TIMED_OUT)
 
-    def steps(self, run: Run, ids: Iterable[int], *, final: bool = False) -> None:
-        """Ends steps of a run that it does not want any more; `final`: child runs are not asked but ended."""
+    def steps(self, run: Run, ids: Iterable[int]) -> None:
+        """Ends steps of a run that it does not want any more. A child run is asked to end, once."""
         rest: set[int] = set()
         for id in ids:
-            if self._ledger.flow.get(id, run) is not run or self._sup.waits.cancel(id):
-                continue
             child = self._ledger.runs.get(id)
-            if child is not None and child.parent == run.id:
-                if not child.function.options.detached:
-                    self.run(child, f"its parent {run.name!r} has cancelled it", now=final)
-            else:
-                rest.add(id)
-        if rest:
-            self._waiting(run, rest)
-            self._running(rest)
+            if child is None:
+                if self._ledger.flow.get(id, run) is run and not self._sup.waits.cancel(id):
+                    rest.add(id)
+            elif child.parent == run.id and child.cancel_key is None and not child.function.options.detached:
+                self.run(child, f"its parent {run.name!r} has cancelled it")
+        self._own(run, rest)
+
+    def _own(self, run: Run, ids: set[int]) -> None:
+        """Ends those of `ids` that wait, and sees to the end of those that run."""
+        if ids:
+            self._waiting(run, ids)
+            self._running(ids)
 
     def _waiting(self, run: Run, ids: set[int]) -> None:
         """Takes steps out of their queues."""
-        taken = self._sup.scheduler.drop(run, ids) + self._sup.delays.drop(ids)
+        taken = [row for row, _ in withdraw(self._sup, run, ids)]
         ids.difference_update(row[0] for row in taken)
         if taken:
             self._sup.results.settle(taken, None, CANCELLED, self._sup.waits.cancelled)
@@ -116,10 +139,24 @@ class Cancels:
         lane = member.lane
         if lane is not None and Capability.KILL in lane.pool.capabilities:
             self._sup.results.doomed[row[0]] = Doom(member, "cancelled", "cancelled")
-            self._sup.staff.kill(member, "cancelled")
+            if any(entry.id == row[0] for entry in self._sup.slots.entries(member.slot)):
+                self._sup.staff.kill(member, "cancelled")
+            else:
+                member.control.send(frames.Revoke())  # another's step may be at work there: see `given_back`
             return
         # Nothing can stop it there. Its result will come too late.
         del claim.open[row[0]]
         self._sup.scheduler.closed(member, claim, [row])
         self._sup.results.settle([row], None, CANCELLED, self._sup.waits.cancelled, claim.epoch)
 
+    def given_back(self, member: Member) -> None:
+        """A member was asked for what it has not begun: of the steps that nobody wants it has begun the others."""
+        doomed = self._sup.results.doomed
+        for id in [id for id, doom in doomed.items() if doom.member is member and doom.outcome == "cancelled"]:
+            if any(id in claim.open for claim in member.claims.values()):
+                self._sup.staff.kill(member, "cancelled")
+                continue
+            del doomed[id]
+            run = self._ledger.flow.get(id)
+            if run is not None:
+                self._waiting(run, {id})

@@ -63,6 +63,17 @@ class Segment:
         segment.after, segment.last, segment.left = span.first - 1, span.last, span.steps
         return segment
 
+    def placed(self, place: tuple[Gate, int] | None) -> Segment:
+        """The same, waiting at a gate with a priority, unless for a worker only."""
+        if place is not None:
+            self.gate, self.priority = place
+        return self
+
+    @property
+    def first(self) -> int:
+        """The lowest id that it may hold."""
+        return self.rows[self.at][0] if self.at < len(self.rows) else self.after + 1
+
     @property
     def size(self) -> int:
         return len(self.rows) - self.at + self.left

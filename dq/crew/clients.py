@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
+from dq import errors
+from dq.crew.bookings import Bookings
 from dq.crew.claims import Batch, Row
+from dq.crew.forks import Forks
 from dq.crew.peer import Peer
+from dq.crew.queuing import Queuing
+from dq.crew.targets import unfinished
+from dq.crew.upkeep import Upkeep
+from dq.crew.withdrawals import withdraw
 from dq.executor import frames
 from dq.executor.frames import BadFrame
-from dq.model.states import CANCELLED, STATUS, RunState
+from dq.model.states import CANCELLED, FAILED, STATUS, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +44,10 @@ class Client:
     def lease(self, first: int, count: int) -> None:
         """A block of ids is this connection's."""
         self._leases[first + count] = first
+
+    def may_send(self, id: int) -> bool:
+        """Whether an id is of a lease of this connection, and above all that were submitted from it."""
+        return any(lowest <= id < end for end, lowest in self._leases.items())
 
     def owns_fresh(self, rows: list[tuple[int, int, bytes]]) -> bool:
         """Whether ids are consecutive, of a lease of this connection, and above all that were submitted from it.
@@ -74,7 +84,10 @@ class Clients:
             frames.Cancel: self._cancel, frames.Census: self._census, frames.Flush: self._flush,
             frames.Lease: self._lease, frames.Bye: self._bye, frames.Signal: self._signal,
             frames.CancelRun: self._cancel_run, frames.Resume: self._resume,
+            frames.Release: supervisor.attempts.release, frames.Execute: supervisor.effects.execute,
             frames.ListRuns: self._list, frames.Published: supervisor.publishing.read, frames.Follow: supervisor.publishing.follow,
+            **Bookings(supervisor, self).handlers, frames.ForkRun: Forks(supervisor, self).fork,
+            **Upkeep(supervisor, self).handlers, **Queuing(supervisor, self).handlers,
         }  # fmt: skip
 
     def hear(self, client: Client, message: frames.Any) -> bool:
@@ -143,12 +156,12 @@ class Clients:
     def _submit(self, client: Client, message: frames.Submit) -> None:
         rows = message.rows
         if rows and client.owns_fresh(rows):
-            self._accept(client, rows, message.terms)
+            self.accept(client, rows, message.terms)
         elif rows:
             self._accept_unknown(client, rows, message.terms)
         self.answer(client, frames.Acked(1), eager=False)
 
-    def _accept(
+    def accept(
         self, client: Client, submitted: list[tuple[int, int, bytes]], asked: list[frames.Term]
     ) -> None:
         """New steps: into the group, and into their lanes."""
@@ -213,16 +226,16 @@ class Clients:
         fresh = [row for row in rows if row[0] not in known]
         if fresh:
             new = {row[0] for row in fresh}
-            self._accept(client, fresh, [term for term in terms if term.step in new])
+            self.accept(client, fresh, [term for term in terms if term.step in new])
         if known:
-            self._take_over(client, known)
+            self.take_over(client, known)
 
     def _adopt(self, client: Client, message: frames.Adopt) -> None:
-        self._take_over(client, set(message.steps))
+        self.take_over(client, set(message.steps))
         for run in message.runs:
             self._watch(client, frames.Watch(run))
 
-    def _take_over(self, client: Client, ids: set[int]) -> None:
+    def take_over(self, client: Client, ids: set[int]) -> None:
         """A client that was here before wants these results: recorded ones now, the others when they come."""
         if self._committer.dirty:
             self._committer.commit()
@@ -235,6 +248,9 @@ class Clients:
             if batch.owner is None and at < len(open_ids) and open_ids[at] <= batch.last:
                 batch.owner = client.peer
                 client.batches.add(batch)
+        gone = set(open_ids) - self._store.known_steps(open_ids) if open_ids else ()
+        if gone:  # it has ended and was tidied up; nobody shall wait for ever
+            self.answer(client, frames.Results(0, [(id, FAILED, self._results.forgotten, 0, 0) for id in gone]))
 
     def _start(self, client: Client, message: frames.Start) -> None:
         self.answer(client, frames.Acked(1), eager=False)
@@ -299,32 +315,25 @@ class Clients:
         self.answer(client, frames.Runs(message.ticket, rows))
 
     def _cancel(self, client: Client, message: frames.Cancel) -> None:
-        taken = self._scheduler.withdraw(client.peer, set(message.steps))
+        taken = withdraw(self._sup, client.peer, set(message.steps))
+        self._ledger.settled([row[0] for row, _ in taken])
         payload = self._results.cancelled
         now = self._sup.clock.now()
         for row, batch in taken:
             self._committer.group.results.append((row[0], None, STATUS[CANCELLED], row[1], 0, 0, now, now, payload))
+            assert batch is not None
             self._results.count_down(batch, 1)
         self._committer.dirty = self._committer.dirty or bool(taken)
+        self._sup.dedups.ended([(row[0], CANCELLED, payload) for row, _ in taken])
         self.answer(client, frames.CancelDone(message.ticket, [row[0] for row, _ in taken]))
 
     def _unfinished(self, client: Client, ticket: int, name: str, what: str) -> Run | None:
         """The run of a name, where it has not ended; else the client is told why it can't be had."""
-        run = self._ledger.by_name.get(name)
-        if run is not None and run.state in (RunState.RUNNING, RunState.BLOCKED):
-            return run
-        if self._committer.dirty:
-            self._committer.commit()
-        row = self._store.find_run(name)
-        if row is None:
-            error, text = "NoSuchRun", (
-                f"there is no run {name!r}, so it can't be {what}. Start it first: "
-                f"`dq start FILE:WORKFLOW --id {shlex.quote(name)} --db {shlex.quote(self._sup.options.db)}`."
-            )
-        else:
-            error, text = "RunEnded", f"run {name!r} is {row.state}, so it can't be {what}."
-        self.answer(client, frames.Refused(ticket, error, text))
-        return None
+        try:
+            return unfinished(self._sup, name, what)
+        except (errors.NoSuchRun, errors.RunEnded) as error:
+            self.answer(client, frames.Refused(ticket, type(error).__name__, str(error)))
+            return None
 
     def _signal(self, client: Client, message: frames.Signal) -> None:
         if not client.owns_fresh([(message.id, 0, b"")]):

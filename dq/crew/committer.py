@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from dq import errors
@@ -18,6 +18,7 @@ from dq.store.group import Group
 if TYPE_CHECKING:
     from dq.crew.peer import Peer
     from dq.executor.frames import Message
+    from dq.store.guard import Statement
     from dq.store.store import Store
 
 LAZY = 0.002  # seconds that a mere acknowledgement waits for a result to share its sync
@@ -57,15 +58,65 @@ class Committer:
         self.wake_fd = self._thread.wake_fd
         self._in_flight: Mail | None = None
         self._tidying = False
+        self._deciding = False  # whether a group is made inside of the transaction that writes it
         self._closed: list[tuple[int]] = []  # claims to delete; that waits until the claims' page is written anyway
         self.commits = 0
         self.syncs = 0
 
     def commit(self) -> None:
         """Writes the group, sends what may go, and syncs if somebody waits for it."""
+        if self._deciding:
+            return  # what would be written first is written, and this group has a transaction already
+        self._put_down()
+        if self._in_flight is not None:
+            return
+        if not self._waiting and not self._unsynced:
+            return
+        if self.eager or time.monotonic() >= self._deadline:
+            self._sync()
+
+    def commit_effects(self, statements: Sequence[Statement], decide: Callable[[], None]) -> None:
+        """Commits what is there, then the statements of a body together with what `decide` puts into the group.
+
+        A statement that fails takes nobody along, so they have a transaction of their own; they share the sync of what
+        else is committed.
+
+        Raises:
+            EffectFailed: Nothing of it is written, and nothing was decided.
+        """
+        self._put_down()
+        made: list[Group] = []
+
+        def group() -> Group:
+            if not made:
+                self._deciding = True
+                try:
+                    decide()
+                finally:
+                    self._deciding = False
+                made.append(self._cut())
+            return made[0]
+
+        self._patiently(lambda: self._store.commit_effects(statements, group))
+        self._written()
+        self._send_off()
+
+    def _put_down(self) -> None:
+        """Writes the group and sends what may go."""
         if self.dirty:
             self._write()
+        self._send_off()
+
+    def _write(self) -> None:
+        group = self._cut()
+        self._patiently(lambda: self._store.commit(group))
+        self._written()
+
+    def _send_off(self) -> None:
+        """What waits for a COMMIT goes; what waits for a sync waits on."""
+        if self.after_commit:
             _send(self.after_commit)
+        if self.then:
             for action in self.then:
                 action()
             self.then.clear()
@@ -74,27 +125,24 @@ class Committer:
                 self._deadline = time.monotonic() + LAZY
             self._waiting += self.after_sync
             self.after_sync.clear()
-        if self._in_flight is not None:
-            return
-        if not self._waiting and not self._unsynced:
-            return
-        if self.eager or time.monotonic() >= self._deadline:
-            self._sync()
 
-    def _write(self) -> None:
+    def _cut(self) -> Group:
+        """Takes the group that is to be written."""
         group, self.group, self.dirty = self.group, Group(), False
         self._closed += group.closed_claims
         group.closed_claims = []
         if group.claims or self._tidying or len(self._closed) >= CLOSED_MAX:
             group.closed_claims, self._closed = self._closed, []
             self._tidying = False
-        self._store_commit(group)
+        return group
+
+    def _written(self) -> None:
         self.commits += 1
         if not self._unsynced:
             self._unsynced = True
             self._deadline = time.monotonic() + LAZY
 
-    def _store_commit(self, group: Group) -> None:
+    def _patiently(self, write: Callable[[], None]) -> None:
         """A full disk stops the clock, not the work: the same group is written when there is room again.
 
         Raises StoreError; DiskFull if the supervisor is told to stop meanwhile.
@@ -102,7 +150,7 @@ class Committer:
         told = False
         while True:
             try:
-                self._store.commit(group)
+                write()
             except errors.DiskFull as error:
                 if not told:
                     self._notice(
@@ -141,6 +189,10 @@ class Committer:
     def _done(self, seconds: float) -> None:
         self._cost += (seconds - self._cost) * 0.125
         self.syncs += 1
+
+    def next_sync(self) -> int:
+        """What `syncs` will be, at the least, when everything that is committed now is durable."""
+        return self.syncs + (1 if self._in_flight is None else 2)
 
     def tidy(self) -> None:
         """Deletes claims that are over, in an idle moment."""

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dq.crew.withdrawals import belongs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dq.crew.claims import Batch, Row
+    from dq.crew.ledger import Run
+    from dq.crew.peer import Peer
     from dq.crew.supervisor import Supervisor
+
+FAR = 253_370_764_800_000_000  # the year 9999, in microseconds UTC: until somebody says so
 
 
 class Delays:
@@ -24,16 +30,28 @@ class Delays:
     def hold(self, row: Row, batch: Batch | None, due_at: int) -> None:
         """Keeps a row until `due_at`, in microseconds UTC."""
         self._held[row[0]] = row, batch
-        self._sup.alarms.at(due_at, lambda: self._release(row[0]))
+        if due_at < FAR:
+            self._sup.alarms.at(due_at, lambda: self.release(row[0]))
 
-    def _release(self, step: int) -> None:
+    def release(self, step: int) -> None:
+        """Lets a row go, if it is here."""
         held = self._held.pop(step, None)
-        if held is not None:
+        if held is None:
+            return
+        row, batch = held
+        function = self._sup.ledger.functions[row[2]]
+        if self._sup.scheduler.lane(function) is None:
+            self._sup.results.no_executor(function, [row], batch)
+        else:
             self._sup.scheduler.requeue([held])
 
-    def drop(self, ids: Iterable[int]) -> list[Row]:
-        """Takes rows out that nobody wants any more."""
-        return [self._held.pop(id)[0] for id in ids if id in self._held]
+    def take(self, owner: Peer | Run, ids: Iterable[int]) -> list[tuple[Row, Batch | None]]:
+        """Takes rows out that a client or a run does not want any more."""
+        found = [self._held[id] for id in ids if id in self._held]
+        taken = [(row, batch) for row, batch in found if belongs(row[0], batch, owner, self._sup.ledger.flow)]
+        for row, _ in taken:
+            del self._held[row[0]]
+        return taken
 
     def __len__(self) -> int:
         return len(self._held)

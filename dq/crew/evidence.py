@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from dq.executor import stacks
 
+_CURRENT = "Current thread "
+_ENVELOPE = "/dq/executor/envelope.py"  # what has called the user's code
 STACK_MAX = 4000  # characters of the last stack
 
 
@@ -43,11 +45,21 @@ def _signal(number: int) -> str:
 
 
 def last_stack(slots_path: str, slot: int) -> str:
-    """What the slot's owner has dumped, "" if nothing. To be read before the slot has another owner."""
+    """What the slot's owner has dumped last, "" if nothing. To be read before the slot has another owner."""
     try:
-        return stacks.read(slots_path, slot).strip()[:STACK_MAX]
+        text = stacks.read(slots_path, slot).strip()
     except OSError:
         return ""
+    # The thread that counts is dumped after the others, and they must not push it out.
+    at = max(text.rfind(_CURRENT), 0)
+    return f"{text[at:]}\n\n{text[:at]}".strip()[:STACK_MAX]
+
+
+def innermost(stack: str) -> str:
+    """Of a stack, the user's own frames in the thread that was at work."""
+    lines = stack.split("\n\n", maxsplit=1)[0].splitlines()
+    own = next((place for place, line in enumerate(lines) if _ENVELOPE in line), len(lines))
+    return "\n".join(lines[1:own])
 
 
 class MemoryKills:

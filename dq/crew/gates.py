@@ -14,6 +14,9 @@ import msgspec
 from dq.crew.members import Line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dq.crew.claims import Segment
     from dq.crew.members import Lane, Member
 
 _decoder = msgspec.msgpack.Decoder(tuple[str, int, int, int, int])
@@ -24,7 +27,7 @@ class Limits(NamedTuple):
 
     concurrency: int = 0
     per_worker: int = 0
-    count: int = 0  # how many may begin
+    begins: int = 0  # how many may begin
     period: int = 0  # within so many microseconds
 
 
@@ -44,14 +47,14 @@ class Queue:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.code = NO_LIMITS
+        self.code: Limits | None = None  # nobody has defined it yet
         self.by_hand: Limits | None = None
         self.paused = False
         self.gates: dict[str, Gate] = {}
 
     @property
     def limits(self) -> Limits:
-        return self.code if self.by_hand is None else self.by_hand
+        return self.by_hand if self.by_hand is not None else self.code or NO_LIMITS
 
     def gate(self, key: str = "") -> Gate:
         """The gate of a key."""
@@ -87,6 +90,17 @@ class Gate:
         self.alarm_at = 0  # when somebody looks at it again; microseconds UTC
 
     @property
+    def waiting(self) -> int:
+        """How many rows wait."""
+        return sum(waiting.count for waiting in self.waits.values())
+
+    def heads(self) -> Iterator[Segment]:
+        """What comes first of each owner, in each lane and priority."""
+        for waiting in self.waits.values():
+            for line in waiting.lines.values():
+                yield from (queue[0] for queue in line.queues.values() if queue)
+
+    @property
     def is_idle(self) -> bool:
         return not (self.waits or self.running or self.recent)
 
@@ -105,7 +119,7 @@ class Gate:
         limits = self.queue.limits
         if self.queue.paused or (limits.concurrency and self.running >= limits.concurrency):
             return False
-        return not limits.count or len(self.recent) < limits.count
+        return not limits.begins or len(self.recent) < limits.begins
 
     def is_full_for(self, member: Member) -> bool:
         """Whether a member holds as many as it may."""
@@ -126,6 +140,6 @@ class Gate:
             count = min(count, limits.concurrency - self.running)
         if limits.per_worker:
             count = min(count, limits.per_worker - self.held.get(member, 0))
-        if limits.count:
-            count = min(count, limits.count - len(self.recent))
+        if limits.begins:
+            count = min(count, limits.begins - len(self.recent))
         return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from dq import errors
@@ -37,17 +36,20 @@ class Hosts:
         self.results: Results
         self.functions: dict[Member, dict[int, Function]] = {}
         self.deliveries: dict[Member, list[tuple[int, int, int, int, bytes, int]]] = {}
+        self._ends: list[tuple[Run, str, bytes]] = []  # ends that are being recorded
         self.more = False  # whether there are runs to be given to a host that is there
 
     def assign(self) -> None:
         """Gives each run that nobody has to the host of its context, if that is ready."""
-        given = 0
-        for run in list(itertools.islice(self._ledger.homeless.values(), ASSIGN_MAX)):
-            host = self._sup.staff.hosts.get(run.function.context)
+        left = ASSIGN_MAX
+        for context in self._ledger.homeless.contexts:
+            host = self._sup.staff.hosts.get(context)
             if host is not None and host.ready and not host.stopping:
-                self._assign(run, host)
-                given += 1
-        self.more = given == ASSIGN_MAX and bool(self._ledger.homeless)
+                runs = self._ledger.homeless.of(context, left)
+                left -= len(runs)
+                for run in runs:
+                    self._assign(run, host)
+        self.more = not left and bool(self._ledger.homeless)
 
     def _assign(self, run: Run, host: Member) -> None:
         """Sends a run with its history. What is read here is in the file; it leaves when it is on disk."""
@@ -65,9 +67,12 @@ class Hosts:
             run.sent = record.checkpoint
             args, chapter = self._store.checkpoint_at(record.checkpoint)
         cancel = (record.cancel_seq, record.cancel_at or 0, record.cancel_cause or "") if record.cancel_seq else None
-        told = frames.Assign(
-            run.id, run.name, run.function.id, args, record.created_at, cancel, chapter, record.scheduled_at or 0
-        )
+        began, origin = record.created_at, ""
+        if record.origin:
+            id, at, name = record.origin.split(" ", 2)
+            began, origin = int(at), f"{id} {name}"
+        due = record.scheduled_at or 0
+        told = frames.Assign(run.id, run.name, run.function.id, args, began, cancel, chapter, due, origin)
         mail.append((host.peer, told))
         self._history(run, host)
 
@@ -100,6 +105,8 @@ class Hosts:
         """Somebody has started a run again that is here already: a blocked one is tried with the code of today."""
         if run.function is not function:
             run.function = function
+            if run.id in self._ledger.homeless:
+                self._ledger.homeless[run.id] = run
         if run.state == RunState.BLOCKED:
             self._ledger.change(run, RunState.RUNNING)
 
@@ -223,7 +230,18 @@ class Hosts:
         self._release(run)
 
     def end(self, run: Run, state: str, payload: bytes) -> None:
-        """Records what a run came to, and tells whoever watches it once that is on disk."""
+        """Records what a run came to, and tells whoever watches it once that is on disk.
+
+        The end of a child may be the end of its parent: that has its turn when this one is through, since a thousand of
+        them inside one another would be too deep.
+        """
+        self._ends.append((run, state, payload))
+        if len(self._ends) == 1:
+            for one in self._ends:
+                self._end(*one)
+            self._ends.clear()
+
+    def _end(self, run: Run, state: str, payload: bytes) -> None:
         self._ledger.change(run, RunState(state), payload)
         if self._sup.schedules.waiting:
             self._sup.schedules.ended(run)
@@ -288,8 +306,3 @@ class Hosts:
             self._release(run)
             if not run.open and run.state == RunState.RUNNING:
                 self.end(run, *run.ending)
-
-
-def contexts(runs: Iterable[Run]) -> set[int]:
-    """The contexts of these runs."""
-    return {run.function.context for run in runs}

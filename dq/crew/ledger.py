@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import structs
 
+from dq.crew.homeless import Homeless
 from dq.executor import options
-from dq.executor.frames import Context, Define
+from dq.executor.contract import Capability
+from dq.executor.frames import Context, Define, Try
 from dq.model.states import RunState
 from dq.store.group import ContextRow, FunctionRow, RunChange, RunRow
 
 if TYPE_CHECKING:
-    from dq.crew.claims import Batch
+    from collections.abc import Iterable
+
+    from dq.crew.claims import Batch, Row
     from dq.crew.committer import Committer
+    from dq.crew.gates import Queue
     from dq.crew.members import Member
     from dq.crew.peer import Peer
+    from dq.crew.queues import Queues
     from dq.model.clock import Clock
     from dq.store.store import Store
 
@@ -31,7 +37,10 @@ BLOCK = 1 << 16  # ids in one lease
 class Function:
     """A function of the file."""
 
-    __slots__ = ("context", "cost", "define", "executor", "id", "kind", "max_crashes", "name", "options")
+    __slots__ = (
+        "context", "cost", "define", "executor", "has_terms", "id", "kind", "max_crashes", "name", "needs", "options",
+        "queue",
+    )  # fmt: skip
 
     def __init__(self, id: int, context: int, define: Define) -> None:
         self.id = id
@@ -41,8 +50,34 @@ class Function:
         self.executor = define.executor
         self.max_crashes = define.max_crashes
         self.options = options.unpack(define.options)
+        self.needs = _needs(self.options) if define.kind == "step" else None
         self.define = define
         self.cost = -1  # nanoseconds of one body, averaged; -1: not known yet
+        self.queue: Queue | None = None  # where its steps wait besides
+        self.has_terms = False  # whether one of its steps waits elsewhere than the others
+
+
+    @property
+    def crashes_max(self) -> int:
+        """How many deaths of its worker end a step of it."""
+        return 1 if self.options.on_crash == "fail" else self.max_crashes
+
+
+def _needs(told: options.Options) -> Capability | None:
+    """What an executor must be able to do; None: nothing in particular."""
+    needs = Capability.HARD_TIMEOUT if told.timeout else Capability.NONE
+    if told.memory:
+        needs |= Capability.MEMORY_LIMIT
+    return needs or None
+
+
+class Tried(NamedTuple):
+    """What came of a step's attempts. Times are microseconds UTC."""
+
+    failures: int = 0  # that count for its retries
+    since: int = 0  # when the first of them began
+    verdict: bytes = b""  # the failure of an attempt that took too long, until a worker has judged it
+    ended_at: int = 0  # that attempt
 
 
 class Run:
@@ -91,15 +126,44 @@ class Ledger:
         self.by_name: dict[str, Run] = {}
         self.batches: dict[int, Batch] = {}
         self.crashes: dict[int, int] = {}  # charged, by step
+        self.tried: dict[int, Tried] = {}  # by step
+        self.cursors: dict[int, bytes] = {}  # how far open steps say that they have come
+        self.salt = ""
         self.wary: set[int] = set()  # steps that were claimed when the machine stopped: their claims are synced
         self.flow: dict[int, Run] = {}  # the run of each loaded step of a workflow
-        self.homeless: dict[int, Run] = {}  # runs that are to be given to a host
+        self.homeless = Homeless()  # runs that are to be given to a host
         self.next_id = 0
+        self.queues: Queues  # set by the supervisor
 
     def epoch(self) -> int:
         """A new fencing token: unique for ever, since no two boots share a number."""
         self._claims += 1
         return self.boot_epoch << 40 | self._claims
+
+    def tries(self, rows: list[Row]) -> list[Try]:
+        """What a worker must know of the earlier attempts of these steps."""
+        told: list[Try] = []
+        if self.tried or self.cursors:
+            for id, *_ in rows:
+                tried, cursor = self.tried.get(id), self.cursors.get(id, b"")
+                if tried is not None or cursor:
+                    failures, since, verdict, _ended_at = tried or Tried()
+                    told.append(Try(id, failures, since, cursor, verdict))
+        return told
+
+    def run_names(self, rows: list[Row]) -> list[str]:
+        """The runs of these steps: one name if it is the same for all, else one for each."""
+        names = [self.flow[row[0]].name for row in rows]
+        return names[:1] if len(names) == 1 or len(set(names)) == 1 else names
+
+    def settled(self, ids: Iterable[int]) -> None:
+        """These steps have ended: what was kept for another attempt goes."""
+        if self.cursors or self.tried or self.crashes:
+            for id in ids:
+                self.tried.pop(id, None)
+                self.crashes.pop(id, None)
+                if self.cursors.pop(id, None) is not None:
+                    self._committer.group.closed_progress.append((id,))
 
     def lease(self) -> tuple[int, int]:
         """A block of ids that nobody else gets, in this boot or a later one, once the group is on disk."""
@@ -108,6 +172,14 @@ class Ledger:
         self._committer.group.lease_to = self.next_id
         self._committer.dirty = True
         return first, BLOCK
+
+    def take(self, count: int) -> int:
+        """The first of so many ids that follow one another, for what the supervisor itself writes down."""
+        first = self.next_id
+        self.next_id += count
+        self._committer.group.lease_to = self.next_id
+        self._committer.dirty = True
+        return first
 
     def context(self, context: Context) -> int:
         """The number of a place that code comes from; its script's text does not count."""
@@ -138,6 +210,8 @@ class Ledger:
             )  # fmt: skip
             self._committer.group.functions.append(row)
             self._committer.dirty = True
+        if known.options.queue:
+            self.queues.seen(known)
         return known
 
     def _keep(self, id: int, context: int, define: Define) -> Function:
@@ -149,7 +223,9 @@ class Ledger:
         return function
 
     def load(self) -> None:
-        """Reads contexts, functions and unfinished runs from the file."""
+        """Reads contexts, functions and cursors from the file."""
+        self.salt = self._store.salt()
+        self.cursors = self._store.progress()
         for row in self._store.contexts():
             path = tuple(json.loads(row.path))
             self.contexts[row.id] = Context(row.python, row.script, row.cwd, path, "")
@@ -158,7 +234,9 @@ class Ledger:
                 made.id, made.name, made.kind, made.digest, made.code or b"", made.executor, made.max_crashes,
                 made.options or b"",
             )  # fmt: skip
-            self._keep(made.id, made.context, define)
+            function = self._keep(made.id, made.context, define)
+            if function.options.queue:
+                self.queues.seen(function, fresh=False)
 
     def modules(self, context: int) -> set[str]:
         """The modules that the functions of a context are imported from."""

@@ -98,13 +98,13 @@ class Nursery:
             self.peer.send(Preload(sorted(missing)))
         return self.ready
 
-    def fork(self, member: Member, executor: str, boot_epoch: int) -> None:
+    def fork(self, member: Member, executor: str, boot_epoch: int, salt: str = "") -> None:
         """Asks for a member's process; it answers on its own socket with Joined."""
         main, child_main = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for sock in (main, child_main):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        order = Fork(member.kind, executor, member.slot, member.nonce, boot_epoch)
+        order = Fork(member.kind, executor, member.slot, member.nonce, boot_epoch, salt)
         fds = [child_main.fileno(), child_control.fileno()]
         if self.spawns:
             peer, process = self._launch("spawn")

@@ -7,6 +7,7 @@ and either is stopped or makes no progress; it is killed first, and what it held
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 TICK = 1.0  # seconds between two looks at the beats
 STARVED = 2.0  # seconds that a process may have to wait for a processor
 WAITING, WAITING_SHARE = 0.05, 0.02  # seconds of CPU, and its part of the time, that are no progress yet
-NOT_ITS_FAULT = ("handed back", "cancelled")  # whoever is killed for such a reason is not charged
+NOT_ITS_FAULT = ("handed back", "cancelled", "timed out")  # whoever is killed for such a reason is not charged
 GRACE = 3.0  # a gap this long between two ticks means that the supervisor itself was stopped
 
 
@@ -75,6 +76,19 @@ def reap(member: Member) -> Death | None:
     except (ProcessLookupError, PermissionError):
         pass
     return Death(status, usage.ru_maxrss if usage is not None else 0)
+
+
+def reap_strangers(known: set[int]) -> None:
+    """Takes the status of orphans that the kernel has handed to this process: what steps have left behind."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in known:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(found.si_pid, os.WNOHANG)
 
 
 def _alive(pidfd: int) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dq.crew.claims import Batch, Span
+from dq.crew.claims import Batch, Segment, Span
+from dq.crew.delays import FAR
 from dq.crew.results import quarantine
 from dq.executor.options import SUPERVISOR
 from dq.executor.slots import BEGUN, FREE, SLOTS, UNSENT, SlotReader
@@ -16,8 +17,9 @@ from dq.model.states import DEAD, STATUS
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
+    from dq.crew.ledger import Run
     from dq.crew.supervisor import Supervisor
-    from dq.store.reads import ClaimRecord
+    from dq.store.reads import ClaimRecord, OpenTerm
     from dq.store.store import Boot
 
 PATIENCE = (
@@ -39,8 +41,12 @@ def recover(supervisor: Supervisor, slots: SlotReader, boot: Boot) -> None:
         if slots.identity(slot).pid:
             slots.clear(slot)
     _runs(supervisor)
+    supervisor.queues.load()
     if supervisor.options.workers:
         _queue(supervisor)
+        supervisor.dedups.resume()
+    else:
+        supervisor.waits.load()  # signals are numbered by whoever takes them down
     supervisor.schedules.load()
 
 
@@ -60,7 +66,8 @@ def _release(
         function = supervisor.ledger.functions[supervisor.store.step_function(step)]
         causes = supervisor.store.attempt_causes(step)
         again = any(row.cause == MACHINE for row in causes)
-        charged = again if machine_changed else mark == BEGUN and attempt >= PATIENCE * function.max_crashes
+        deaths = sum(row.outcome in ("lost", "crashed") for row in causes) + 1
+        charged = again if machine_changed else mark == BEGUN and deaths >= PATIENCE * function.max_crashes
         cause = MACHINE if machine_changed else "the supervisor ended, and its workers with it"
         if any(row.epoch == claim.epoch for row in causes):
             charged = False  # another successor has taken it down, and was killed before it was through
@@ -69,7 +76,11 @@ def _release(
         crashes = tried[step][1] + charged
         if machine_changed:
             supervisor.ledger.wary.add(step)
-        if charged and crashes >= function.max_crashes:
+        if charged and function.options.on_crash == "park":
+            group.dues.append((step, FAR))
+            supervisor.ledger.crashes[step] = crashes
+        elif charged and crashes >= function.crashes_max:
+            supervisor.ledger.settled([step])
             seq = supervisor.store.next_seq(step)
             payload = quarantine(function, crashes, cause)
             group.results.append((step, seq, STATUS[DEAD], attempt, claim.epoch, 0, now, now, payload))
@@ -110,6 +121,8 @@ def _queue(supervisor: Supervisor) -> None:
         spans = [Span(*row) for row in store.open_functions(first, last)]
         batch = Batch(first, last, sum(span.steps for span in spans), None)
         ledger.batches[first] = batch
+        for term in store.open_terms(first, last):
+            _place(supervisor, term, batch, None)
         for span in spans:
             if len(spans) == 1:
                 stored = scheduler.enqueue_stored(span, batch, None)
@@ -122,6 +135,8 @@ def _queue(supervisor: Supervisor) -> None:
             supervisor.committer.dirty = True
             del ledger.batches[first]
     supervisor.waits.load()
+    for term in store.open_flow_terms():
+        _place(supervisor, term, None, ledger.runs[term.run or 0])
     for run_id, *rest in store.open_flow_functions():
         run, span = ledger.runs[run_id], Span(*rest)
         function = ledger.functions[span.function]
@@ -145,8 +160,24 @@ def _by_function(supervisor: Supervisor, span: Span, batch: Batch) -> bool:
     tried = supervisor.store.attempts([row[0] for row in made])
     rows = [(id, tried[id][0] + 1, function, args) for id, function, args in made if function == span.function]
     if lane is not None:
-        supervisor.scheduler.enqueue(lane, 0, rows, batch)
+        rows = supervisor.terms.recall(rows, Segment([], batch))
+        if rows:
+            supervisor.scheduler.enqueue(lane, 0, rows, batch, spill=False)
     return lane is not None
+
+
+def _place(supervisor: Supervisor, term: OpenTerm, batch: Batch | None, run: Run | None) -> None:
+    """What waits elsewhere than the steps around it is put there by itself."""
+    function = supervisor.ledger.functions[term.function]
+    place = supervisor.queues.place_for(function, term.priority, term.key)
+    if term.dedup:
+        supervisor.dedups.restore(term, batch)
+    if term.same_as is not None:
+        if run is not None:
+            supervisor.ledger.flow[term.step] = run
+    elif term.priority or term.key:
+        assert place is not None
+        supervisor.scheduler.enqueue_stored(Span(term.function, term.step, term.step, 1), batch, run, place)
 
 
 def _refuse(supervisor: Supervisor, span: Span, batch: Batch) -> None:

@@ -9,24 +9,27 @@ import msgspec
 
 from dq import errors
 from dq.executor import frames
+from dq.executor.contract import Capability
 from dq.executor.failures import Failure
 from dq.model.payload import FAILURE, seal
-from dq.model.states import CANCELLED, DEAD, FAILED, STATUS
+from dq.model.states import CANCELLED, DEAD, FAILED, RETRY, STATUS
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dq.crew.attempts import Again
     from dq.crew.cancels import Doom
     from dq.crew.claims import Batch, Claim, Row
     from dq.crew.evidence import Death
     from dq.crew.ledger import Function, Run
-    from dq.crew.members import Member
+    from dq.crew.members import Member, Pool
     from dq.crew.reaper import Verdict
     from dq.crew.supervisor import Supervisor
 
 _STATES = tuple(str(state) for state in STATUS)
 _FINAL = range(len(_STATES))
+_NEEDS = {"timeout": Capability.HARD_TIMEOUT, "memory": Capability.MEMORY_LIMIT}
 
 
 def failure(error: errors.DqError) -> bytes:
@@ -44,6 +47,7 @@ class Results:
         self._committer = supervisor.committer
         self._scheduler = supervisor.scheduler
         self.cancelled = failure(errors.Cancelled("cancelled before anybody had claimed it"))
+        self.forgotten = failure(errors.DqError("the step has ended, and `dq gc` has deleted what came of it"))
         self.doomed: dict[int, Doom] = {}  # steps on whose account their process is being killed
 
     def take(self, member: Member, message: frames.Results) -> None:
@@ -54,13 +58,18 @@ class Results:
             return
         held = claim.open
         done: list[Row] = []
+        again: list[Again] = []
         spent = 0
         epoch, pid, written = message.epoch, member.pid, self._committer.group.results
         flow = self._ledger.flow if claim.batch is None else None
         for id, status, payload, began, busy in message.rows:
             row = held.pop(id, None)
             if row is None or status not in _FINAL:
-                self._scheduler.stale += 1
+                if row is not None and status == RETRY:
+                    held[id] = row  # until the others of this frame are through
+                    again.append((row, payload, began, busy))
+                else:
+                    self._scheduler.stale += 1
                 continue
             seq = None
             if flow is not None:
@@ -70,6 +79,12 @@ class Results:
             spent += busy
         if done:
             self._finished(member, claim, done, spent, message)
+            if claim.gate is not None or self._sup.dedups.open:
+                self._look(claim, done, message)
+        if again:
+            self._sup.attempts.again(member, claim, again)
+        if self._sup.limits.recycles:
+            self._sup.limits.recycle(member)
 
     def _finished(self, member: Member, claim: Claim, done: list[Row], spent: int, message: frames.Results) -> None:
         self._committer.dirty = self._committer.eager = True
@@ -78,6 +93,7 @@ class Results:
         average = spent // len(done)
         function.cost = average if function.cost < 0 else function.cost + (average - function.cost) // 4
         self._scheduler.closed(member, claim, done)
+        self._ledger.settled([row[0] for row in done])
         batch = claim.batch
         if batch is not None:
             if batch.owner is not None:
@@ -86,6 +102,15 @@ class Results:
                     message = frames.Results(message.epoch, [row for row in message.rows if row[0] in fresh])
                 self._committer.after_sync.append((batch.owner, message))
             self.count_down(batch, len(done))
+
+    def _look(self, claim: Claim, done: list[Row], message: frames.Results) -> None:
+        """Tells those who keep an eye on some of the steps."""
+        attempts = {row[0]: row[1] for row in done}
+        rows = [row for row in message.rows if row[0] in attempts]
+        if claim.gate is not None:
+            self._sup.queues.began(claim.gate, [(row[0], attempts[row[0]], row[3]) for row in rows])
+        if self._sup.dedups.open:
+            self._sup.dedups.ended([row[:3] for row in rows])
 
     def _deliver(self, run: Run, id: int, status: int, payload: bytes, at: int) -> int:
         """Numbers a completion of a run, and puts it on the way to the run's host."""
@@ -108,8 +133,12 @@ class Results:
                 client.batches.discard(batch)
 
     def no_executor(self, function: Function, rows: Iterable[Row], batch: Batch | None) -> None:
-        """Steps that ask for an executor which this supervisor does not have."""
-        known = ", ".join(self._scheduler.pools) or "none"
+        """Steps that ask for an executor which this supervisor does not have, or which can't do what they need."""
+        pools = self._scheduler.pools
+        if function.executor in pools:
+            self.settle(rows, batch, FAILED, failure(_unable(function, pools)))
+            return
+        known = ", ".join(pools) or "none"
         error = errors.BadExecutor(
             f"{function.name} asks for the executor {function.executor!r}; this engine has: {known}. "
             f"Start it with `--executor {function.executor}=process:4`, or Engine(executors=...)."
@@ -118,6 +147,8 @@ class Results:
 
     def settle(self, rows: Iterable[Row], batch: Batch | None, status: int, payload: bytes, epoch: int = 0) -> None:
         """Ends steps with an outcome that the supervisor has decided on."""
+        rows = list(rows)
+        self._ledger.settled([row[0] for row in rows])
         now = self._sup.clock.now()
         told: list[tuple[int, int, bytes, int, int]] = []
         for id, attempt, _function, _args in rows:
@@ -130,12 +161,17 @@ class Results:
             if batch.owner is not None:
                 self._committer.after_sync.append((batch.owner, frames.Results(epoch, told)))
             self.count_down(batch, len(told))
+        if self._sup.dedups.open:
+            self._sup.dedups.ended([(row[0], status, payload) for row in rows])
 
-    def _end_doomed(self, member: Member, row: Row, batch: Batch | None, claim: Claim, doom: Doom) -> None:
+    def _end_doomed(
+        self, member: Member, row: Row, batch: Batch | None, claim: Claim, doom: Doom, *, begun: bool
+    ) -> None:
         """A step whose process was killed on its account."""
-        now = self._sup.clock.now()
-        attempt = AttemptRow(row[0], row[1], claim.epoch, doom.outcome, member.pid, 0, doom.why, now)
-        self._committer.group.attempts.append(attempt)
+        if begun:
+            now = self._sup.clock.now()
+            attempt = AttemptRow(row[0], row[1], claim.epoch, doom.outcome, member.pid, 0, doom.why, now)
+            self._committer.group.attempts.append(attempt)
         self.settle([row], batch, CANCELLED, self._sup.waits.cancelled, claim.epoch)
 
     def bereave(self, member: Member, verdicts: list[Verdict], death: Death) -> None:
@@ -147,19 +183,26 @@ class Results:
         for row, batch, claim, outcome, charged in verdicts:
             claim.open.pop(row[0], None)
             doom = self.doomed.pop(row[0], None)
+            if doom is not None and doom.outcome == "timed_out":
+                if self._sup.attempts.timed_out(member, row, batch, claim, doom, death):
+                    back.append((row, batch))
+                continue
             if doom is not None:
-                self._end_doomed(member, row, batch, claim, doom)
+                self._end_doomed(member, row, batch, claim, doom, begun=bool(outcome))
                 continue
             if not outcome:
                 back.append((row, batch))
                 continue
-            crash = AttemptRow(row[0], row[1], claim.epoch, outcome, member.pid, int(charged), cause, now)
+            function = self._ledger.functions[row[2]]
+            told = f"{cause}; it may have had {limit} bytes more" if (limit := function.options.memory) else cause
+            crash = AttemptRow(row[0], row[1], claim.epoch, outcome, member.pid, int(charged), told, now)
             self._committer.group.attempts.append(crash)
             crashes = self._ledger.crashes[row[0]] = self._ledger.crashes.get(row[0], 0) + charged
-            function = self._ledger.functions[row[2]]
-            if crashes >= function.max_crashes:
+            if charged and function.options.on_crash == "park":
+                self._sup.attempts.park((row[0], row[1] + 1, row[2], row[3]), batch)
+            elif crashes >= function.crashes_max:
                 del self._ledger.crashes[row[0]]
-                self.settle([row], batch, DEAD, quarantine(function, crashes, cause), claim.epoch)
+                self.settle([row], batch, DEAD, quarantine(function, crashes, told), claim.epoch)
             else:
                 back.append(((row[0], row[1] + 1, row[2], row[3]), batch))
         if self.doomed:  # some may have ended in time
@@ -171,9 +214,24 @@ class Results:
 
 def quarantine(function: Function, crashes: int, cause: str) -> bytes:
     """The failure of a step that is not tried again, since it kills its workers."""
-    return failure(
-        errors.StepCrashed(
+    if function.options.on_crash == "fail":
+        text = f'{function.name} killed its worker, and its on_crash is "fail": {cause}.'
+    else:
+        text = (
             f"{function.name} killed its worker {crashes} times and is quarantined (max_crashes={function.max_crashes})."
             f" Last time {cause}."
         )
+    return failure(errors.StepCrashed(text))
+
+
+def _unable(function: Function, pools: dict[str, Pool]) -> errors.BadExecutor:
+    """Says why an executor can't run a function's steps, and which could."""
+    needs = function.needs or Capability.NONE
+    asks = [word for word, need in _NEEDS.items() if need in needs]
+    able = [name for name, pool in pools.items() if name and needs in pool.capabilities]
+    pool = pools[function.executor]
+    return errors.BadExecutor(
+        f"{function.name} has a limit ({' and '.join(asks)}), and the executor {pool.name!r} ({pool.spec}) can't hold a step "
+        f"to it: it can't stop one that runs without harm to others. Executors of this engine that can: "
+        f"{', '.join(map(repr, able)) or 'none'}. Name one of them with @dq.step(executor=...), or take the limit away."
     )

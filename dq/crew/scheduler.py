@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from dq.crew.committer import Committer
     from dq.crew.ledger import Function, Ledger, Run
+    from dq.crew.members import Line
     from dq.crew.nursery import Nursery
-    from dq.crew.peer import Peer
+    from dq.crew.queues import Place, Queues
     from dq.crew.terms import Terms
     from dq.executor.contract import Capability
     from dq.model.clock import Clock
@@ -55,6 +56,8 @@ class Scheduler:
         self.nurseries: dict[int, Nursery] = {}  # the current one of each context
         self.open_nursery: Callable[[int], Nursery]  # set by the supervisor
         self.terms: Terms  # the same
+        self.watch: Callable[[Member, int], None]  # the same; for members that have steps with a time limit
+        self.queues: Queues  # the same
         self.draining = False
         self.ahead: set[Member] = set()  # members that hold rows which they have not begun
         self.stale = 0  # results that were refused: their claim was over
@@ -66,9 +69,9 @@ class Scheduler:
         self.pools[name] = Pool(name, spec, members, slots, capabilities)
 
     def lane(self, function: Function) -> Lane | None:
-        """Where a function's steps wait; None if there is no executor of that name."""
+        """Where a function's steps wait; None if no executor of that name is there that can do what it needs."""
         pool = self.pools.get(function.executor)
-        if pool is None:
+        if pool is None or (function.needs is not None and function.needs not in pool.capabilities):
             return None
         lane = self.lanes.get((pool.name, function.context))
         if lane is None:
@@ -77,16 +80,19 @@ class Scheduler:
         return lane
 
     def enqueue(
-        self, lane: Lane, owner: int, rows: list[Row], batch: Batch | None, run: Run | None = None, *, spill: bool = True
-    ) -> None:
-        """Rows that are in the group already. When memory is full they wait in the file, where they may `spill`."""
-        queue = self._queue(lane, owner)
+        self, lane: Lane, owner: int, rows: list[Row], batch: Batch | None, run: Run | None = None, *, spill: bool = True,
+        place: Place | None = None,
+    ) -> None:  # fmt: skip
+        """Rows of one function that are in the group already. When memory is full they wait in the file, if they may `spill`."""
+        apart = place is not None  # a stretch of ids is read as a whole, so what has terms is put down row by row
+        place = place or self._usual(rows[0][2])
+        queue = self._queue(lane, owner, len(rows), place)
         size = sum([len(row[3]) for row in rows])
-        lane.pending += len(rows)
         full = self._loaded_rows >= LOADED_ROWS or self._loaded_bytes + size > LOADED_BYTES
         if full and spill and (batch or run):
-            span = Span(rows[0][2], rows[0][0], rows[-1][0], len(rows))
-            queue.append(Segment.stored(span, batch, run))
+            for part in [[row] for row in rows] if apart else [rows]:
+                span = Span(part[0][2], part[0][0], part[-1][0], len(part))
+                queue.append(Segment.stored(span, batch, run).placed(place))
             for row in rows:
                 self._ledger.flow.pop(row[0], None)
             return
@@ -96,88 +102,63 @@ class Scheduler:
         if last is not None and batch is None and last.batch is None and not last.left and last.size < CHUNK:
             last.rows += rows
         else:
-            queue.append(Segment(rows, batch))
+            queue.append(Segment(rows, batch).placed(place))
 
-    def enqueue_stored(self, span: Span, batch: Batch | None, run: Run | None) -> bool:
+    def enqueue_stored(self, span: Span, batch: Batch | None, run: Run | None, place: Place | None = None) -> bool:
         """Rows that an earlier supervisor has left in the file; False if nobody here can run them."""
         lane = self.lane(self._ledger.functions[span.function])
         if lane is not None:
-            self._queue(lane, 0).append(Segment.stored(span, batch, run))
-            lane.pending += span.steps
+            place = place or self._usual(span.function)
+            self._queue(lane, 0, span.steps, place).append(Segment.stored(span, batch, run).placed(place))
         return lane is not None
 
     def requeue(self, rows: Iterable[tuple[Row, Batch | None]]) -> None:
-        """Rows whose claim is over go to the front."""
+        """Rows whose claim is over, or that are due now, go to the front."""
         for row, batch in rows:
-            lane = self.lane(self._ledger.functions[row[2]])
+            function = self._ledger.functions[row[2]]
+            lane = self.lane(function)
             if lane is not None:
                 owner = batch.owner.fd if batch is not None and batch.owner is not None else 0
-                self._queue(lane, owner).appendleft(Segment([row], batch))
-                lane.pending += 1
+                place = self.queues.place(row[0], function) if function.has_terms else self._usual(row[2])
+                self._queue(lane, owner, 1, place).appendleft(Segment([row], batch).placed(place))
                 self._loaded_rows += 1
                 self._loaded_bytes += len(row[3])
 
-    def _queue(self, lane: Lane, owner: int) -> deque[Segment]:
-        queue = lane.queues.get(owner)
-        if queue is None:
-            queue = lane.queues[owner] = deque()
-            lane.turns.append(owner)
-        return queue
+    def _usual(self, function: int) -> Place | None:
+        """Where the steps of a function wait that have no terms of their own; None: for a worker only."""
+        queue = self._ledger.functions[function].queue
+        return (queue.gate(), 0) if queue is not None else None
 
-    def withdraw(self, owner: Peer, ids: set[int]) -> list[tuple[Row, Batch]]:
-        """Takes pending rows of an owner out of the queues: those of `ids` that nobody has claimed.
-
-        What an earlier supervisor has left waits in a queue that is nobody's, whoever has adopted it since.
-        """
-        taken: list[tuple[Row, Batch]] = []
-        least, most = min(ids, default=0), max(ids, default=0)
-        for lane in self.lanes.values():
-            for segment in [segment for queue in lane.queues.values() for segment in queue]:
-                batch = segment.batch
-                if batch is None or batch.owner is not owner or batch.first > most or batch.last < least:
-                    continue
-                while self._load(lane, segment, segment.left):
-                    pass
-                kept = [row for row in segment.rows[segment.at :] if row[0] not in ids]
-                gone = [(row, batch) for row in segment.rows[segment.at :] if row[0] in ids]
-                segment.rows, segment.at = kept, 0
-                lane.pending -= len(gone)
-                self.unload([row for row, _ in gone])
-                taken += gone
-        return taken
-
-    def drop(self, run: Run, ids: set[int]) -> list[Row]:
-        """Takes pending rows of a run out of the queues."""
-        taken: list[Row] = []
-        for lane in self.lanes.values():
-            for segment in [segment for queue in lane.queues.values() for segment in queue]:
-                while segment.run is run and self._load(lane, segment, segment.left):
-                    pass
-                gone = [row for row in segment.rows[segment.at :] if row[0] in ids]
-                if gone:
-                    segment.rows = [row for row in segment.rows[segment.at :] if row[0] not in ids]
-                    segment.at = 0
-                    lane.pending -= len(gone)
-                    self.unload(gone)
-                    taken += gone
-        return taken
+    def _queue(self, lane: Lane, owner: int, count: int, place: Place | None) -> deque[Segment]:
+        """Where so many more rows of an owner are about to wait."""
+        line: Line = lane
+        if place is not None:
+            line = self.queues.enter(lane, place, count)
+        else:
+            lane.pending += count
+        waiting = line.queues.get(owner)
+        if waiting is None:
+            waiting = line.queues[owner] = deque()
+            line.turns.append(owner)
+        return waiting
 
     def dispatch(self) -> None:
         """Hands out what can be handed out now."""
-        if self.draining:
-            return
-        for lane in self.lanes.values():
-            if lane.pending:
-                self._feed(lane)
+        while not self.draining:
+            for lane in self.lanes.values():
+                if lane.pending:
+                    self._feed(lane)
+            if not self.queues.once_more():
+                break
 
     def _feed(self, lane: Lane) -> None:
-        hungry = deque(m for m in lane.members if self._room(m) > 0)
+        hungry = deque(m for m in lane.members if self.room(m) > 0)
         while hungry and lane.pending:
             member = hungry.popleft()
-            if self._claim(lane, member) and self._room(member) > 0:
+            if self._claim(lane, member) and self.room(member) > 0:
                 hungry.append(member)
 
-    def _room(self, member: Member) -> int:
+    def room(self, member: Member) -> int:
         """Rows that a member may be given besides those it holds, before their cost is looked at."""
         if not member.ready or member.stopping or member.revoked:
             return 0
@@ -194,17 +175,21 @@ class Scheduler:
         return AHEAD + int(1.5e9 * self._committer.cost)
 
     def _claim(self, lane: Lane, member: Member) -> bool:
-        segment = self._next(lane)
+        segment = self.queues.next(lane, member) if lane.ready else self.first(lane, lane)
         if segment is None:
             return False
         function = self._ledger.functions[segment.rows[segment.at][2]]
         if function.cost < 0 and member.outstanding >= lane.pool.slots:
-            return False  # nobody knows how long it would wait there
+            # Nobody knows how long it would wait there. It keeps its turn, or it might never find a member that is free.
+            self.queues.line(lane, segment).turns.rotate(1)
+            return False
         rows = self._take(lane, segment, function, member)
         estimate = max(function.cost, 500)
-        batch = segment.batch
-        claim = Claim(self._ledger.epoch(), batch, rows, estimate)
-        lane.pending -= len(rows)
+        claim = Claim(self._ledger.epoch(), segment.batch, rows, estimate, segment.gate)
+        if lane.gates:
+            self.queues.took(lane, segment, member, rows)
+        if segment.gate is None:
+            lane.pending -= len(rows)
         member.claims[claim.epoch] = claim
         if not member.outstanding:
             member.busy_since = time.monotonic()
@@ -225,6 +210,8 @@ class Scheduler:
         count = free if cost < 0 else max(free, (self._horizon() * slots - member.load) // max(cost, 500))
         share = -(-lane.pending // max(1, sum([m.ready for m in lane.members])))
         count = min(count, max(share, 1), CLAIM_ROWS, HOLD_ROWS - member.outstanding)
+        if segment.gate is not None:
+            count = segment.gate.room(member, slots, count)
         rows = segment.take(max(count, 1))
         number, size, keep = function.id, 0, 0
         for row in rows:
@@ -249,22 +236,25 @@ class Scheduler:
         for number in {row[2] for row in rows} - member.defined:
             member.defined.add(number)
             mail.append((member.peer, self._ledger.functions[number].define))
-        mail.append((member.peer, frames.Claim(claim.epoch, rows)))
+        runs = self._ledger.run_names(rows) if claim.batch is None else []
+        mail.append((member.peer, frames.Claim(claim.epoch, rows, self._ledger.tries(rows), runs)))
+        if timeout := self._ledger.functions[rows[0][2]].options.timeout:
+            self.watch(member, timeout)
 
-    def _next(self, lane: Lane) -> Segment | None:
-        """The segment whose turn it is, loaded."""
-        for _ in range(len(lane.turns)):
-            owner = lane.turns[0]
-            lane.turns.rotate(-1)
-            queue = lane.queues[owner]
+    def first(self, lane: Lane, line: Line) -> Segment | None:
+        """The segment of a lane's line whose turn it is, loaded."""
+        for _ in range(len(line.turns)):
+            owner = line.turns[0]
+            line.turns.rotate(-1)
+            queue = line.queues[owner]
             while queue:
                 segment = queue[0]
-                if segment.at < len(segment.rows) or self._load(lane, segment, CHUNK):
+                if segment.at < len(segment.rows) or self.load(lane, segment, CHUNK):
                     break
                 queue.popleft()
             if not queue:
-                del lane.queues[owner]
-                lane.turns.remove(owner)
+                del line.queues[owner]
+                line.turns.remove(owner)
                 continue
             batch = queue[0].batch
             if batch is not None and batch.owner is not None and batch.owner.out_bytes > OUT_MAX:
@@ -272,15 +262,15 @@ class Scheduler:
             return queue[0]
         return None
 
-    def _load(self, lane: Lane, segment: Segment, count: int) -> bool:
+    def load(self, lane: Lane, segment: Segment, count: int) -> bool:
         """Reads up to `count` more of a segment's rows from the file; False when there is none."""
         if segment.left and self._committer.dirty:
             self._committer.commit()  # what is read must have been written
         while segment.left:
             made = self._read(segment, max(count, 1))
             if not made:
-                lane.pending -= segment.left  # they have ended meanwhile
-                segment.left = 0
+                left, segment.left = segment.left, 0
+                self.fewer(lane, segment, left)  # they have ended meanwhile
                 break
             segment.after = made[-1][0]
             made = [row for row in made if row[1] == segment.function]
@@ -294,11 +284,11 @@ class Scheduler:
         found: list[Row] = [(id, tried[id][0] + 1, function, args) for id, function, args in made]
         if segment.run is not None:
             self._ledger.flow.update((row[0], segment.run) for row in found)
-        rows = self.terms.recall(found, segment.batch)
+        rows = self.terms.recall(found, segment)
         segment.rows = segment.rows[segment.at :] + rows
         segment.at = 0
         segment.left = max(0, segment.left - len(found))
-        lane.pending -= len(found) - len(rows)
+        self.fewer(lane, segment, len(found) - len(rows))
         self._loaded_rows += len(rows)
         self._loaded_bytes += sum([len(row[3]) for row in rows])
         return bool(rows)
@@ -308,6 +298,13 @@ class Scheduler:
             run, function = segment.run.id, segment.function
             return self._store.open_flow_steps(run, function, segment.after, segment.last, limit=count)
         return self._store.open_steps(segment.after + 1, segment.last, limit=count)
+
+    def fewer(self, lane: Lane, segment: Segment, count: int) -> None:
+        """So many of a segment's rows do not wait any more."""
+        if segment.gate is None:
+            lane.pending -= count
+        elif count:
+            self.queues.leave(lane, segment.gate, count)
 
     def unload(self, rows: Iterable[Row]) -> None:
         """These rows are not in memory any more, or are about to be counted again."""
@@ -323,6 +320,8 @@ class Scheduler:
         member.load -= claim.estimate * len(rows)
         member.revoked = False
         member.busy_since = time.monotonic()
+        if claim.gate is not None:
+            self.queues.freed(claim.gate, member, len(rows))
         lane = member.lane
         if lane is not None and member.outstanding <= lane.pool.slots:
             self.ahead.discard(member)
@@ -352,10 +351,7 @@ class Scheduler:
             rows = [claim.open.pop(id) for id in ids if id in claim.open]
             back += [(row, claim.batch) for row in rows]
             self.closed(member, claim, rows)
-            if claim.open:
-                steps = _json.encode([row[:2] for row in claim.open.values()]).decode()
-                self._committer.group.trimmed_claims.append((steps, epoch))
-                self._committer.dirty = True
+            self.trim(claim)
         for function in {row[2] for claim in member.claims.values() for row in claim.open.values()}:
             known = self._ledger.functions[function]  # what is left is what it has begun
             known.cost = max(known.cost, elapsed)
@@ -364,6 +360,13 @@ class Scheduler:
         self.ahead.discard(member)
         self._committer.tidy()
         self.requeue(reversed(back))
+
+    def trim(self, claim: Claim) -> None:
+        """Rows of a claim wait again; the file must not say that a member has them."""
+        if claim.open:
+            steps = _json.encode([row[:2] for row in claim.open.values()]).decode()
+            self._committer.group.trimmed_claims.append((steps, claim.epoch))
+            self._committer.dirty = True
 
     def timeout(self) -> float | None:
         """Seconds until a member may have to give something back."""
@@ -374,6 +377,8 @@ class Scheduler:
         """Closes all claims of a dead member; their rows have been dealt with."""
         for claim in member.claims.values():
             self._committer.group.closed_claims.append((claim.epoch,))
+            if claim.gate is not None:
+                self.queues.lost(claim.gate, member)
         self._committer.tidy()  # their steps wait again, and the file should say so
         member.claims.clear()
         self.claimed -= member.outstanding

@@ -51,6 +51,8 @@ class Schedules:
 
     def put(self, row: ScheduleRow) -> None:
         """A schedule is new or changed, and is so from here on."""
+        if self._committer.dirty:
+            self._committer.commit()  # of two changes in one group it would be unsaid which is the later one
         self.rows[row.id] = row
         self._committer.group.schedules.append(row)
         self._committer.dirty = True
@@ -122,7 +124,9 @@ class Schedules:
         if row.catch_up == "skip" and now - fired[-1] > LATE:
             fired = []
         elif more and row.catch_up == "all":
-            self._sup.notice(f"schedule {id} has missed more than {MISSED_MAX} times; the last {MISSED_MAX} of them start now")
+            self._sup.notice(
+                f"schedule {id} has missed more than {MISSED_MAX} times; the last {MISSED_MAX} of them start now"
+            )
         for at in fired:
             row = self._fire(row, at)
         self.move(row)

@@ -224,7 +224,7 @@ class Staff:
         """A new member, or None where the system has no room for one now."""
         member = Member(kind, lane, nursery, self._free.pop(), nonce(), now)
         try:
-            nursery.fork(member, executor, self._ledger.boot_epoch)
+            nursery.fork(member, executor, self._ledger.boot_epoch, self._ledger.salt)
         except OSError as error:
             self._free.append(member.slot)
             member.why = f"the system refuses another process or descriptor ({error})"

@@ -19,21 +19,26 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dq.crew.attempts import Attempts
 from dq.crew.cancels import Cancels
 from dq.crew.clients import Clients
 from dq.crew.committer import Committer
+from dq.crew.dedups import Dedups
 from dq.crew.delays import Delays
 from dq.crew.door import Door
+from dq.crew.effects import Effects
 from dq.crew.evidence import Death, MemoryKills, last_stack
-from dq.crew.hosts import Hosts, contexts
+from dq.crew.hosts import Hosts
 from dq.crew.ledger import Ledger
+from dq.crew.limits import Limits
 from dq.crew.members import HOST, Member
+from dq.crew.options import Options
 from dq.crew.poller import Poller
 from dq.crew.publishing import Publishing
-from dq.crew.reaper import Watch, autopsy, reap, running_run
+from dq.crew.queues import Queues
+from dq.crew.reaper import Watch, autopsy, reap, reap_strangers, running_run
 from dq.crew.results import Results
 from dq.crew.scheduler import Scheduler
 from dq.crew.schedules import Schedules
@@ -53,23 +58,9 @@ if TYPE_CHECKING:
 
 FIRST_CLIENT = 30.0  # seconds that an engine's own supervisor waits for its engine
 STOP_MAX = 2.0  # seconds that members have to leave when they are told to
-DUMP_WAIT = 0.1  # seconds that a hung member has to leave its stack
 PREGROW_AFTER = 0.2  # seconds; a short-lived supervisor need not pay for it
 CLOCK_LOOK = 10.0  # seconds between two looks at the system's clock
 SPIN = 0.0003  # seconds of looking again before the loop sleeps, while work is dense
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a supervisor was started."""
-
-    db: str
-    workers: int = 1
-    executors: dict[str, str] = field(default_factory=dict)
-    start_method: str = "fork"
-    hang: float = 10.0
-    grace: float = 5.0
-    ephemeral: bool = False
 
 
 class Supervisor:
@@ -93,10 +84,17 @@ class Supervisor:
         self.waits = Waits(self)
         self.delays = Delays(self)
         self.terms = Terms(self)
+        self.queues = Queues(self)
+        self.dedups = Dedups(self)
+        self.attempts = Attempts(self)
+        self.limits = Limits(self)
         self.cancels = Cancels(self)
         self.schedules = Schedules(self)
         self.publishing = Publishing(self)
+        self.effects = Effects(self)
         self.scheduler.terms = self.terms
+        self.scheduler.queues = self.ledger.queues = self.queues
+        self.scheduler.watch = self.limits.watch
         self.hosts.results = self.results
         self.clients = Clients(self, self.hosts, self.results)
         self.committer.overlaps = lambda: self.scheduler.claimed > 0
@@ -137,7 +135,7 @@ class Supervisor:
             self.committer.commit()
             return
         self.alarms.run(self.clock.now())
-        self.staff.homeless = contexts(self.ledger.homeless.values()) if self.ledger.homeless else set()
+        self.staff.homeless = self.ledger.homeless.contexts
         if self.staff.homeless and not self.stopping:
             self.hosts.assign()
         self.staff.keep(now)
@@ -202,7 +200,7 @@ class Supervisor:
         """Looks for the hung, for members that do not start, and for the dead that nobody else waits for."""
         now = time.monotonic()
         for member, why in self.watch.hung([m for m in self.staff.members if m.ready and not m.why]):
-            self._end_hung(member, why)
+            self.limits.end_hung(member, why)
         for member in self.staff.overdue(now):
             member.why = "it did not start in time"
             self.staff.kill(member, member.why)
@@ -210,15 +208,8 @@ class Supervisor:
                 self.staff.lose(member)
         self.staff.look_again()
         self.committer.tidy()
-        _reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
+        reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
         self.timers.at(now + self.watch.tick, self._tick)
-
-    def _end_hung(self, member: Member, why: str) -> None:
-        """Asks for the stack first, which even a process that holds the interpreter's lock leaves; then kills."""
-        member.why = why
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(member.pidfd, signal.SIGUSR1)
-        self.timers.at(time.monotonic() + DUMP_WAIT, lambda: self.staff.kill(member, why))
 
     def _pregrow(self) -> None:
         """Overwriting a log that is there costs half of what lengthening it does."""
@@ -242,7 +233,7 @@ class Supervisor:
                 begun = next((entry.id for entry in self.slots.entries(member.slot)), 0)
                 since = int((now - member.busy_since) * 1e6) if begun else 0
                 rows.append((member.kind, member.pid, member.slot, member.finished, begun, since))
-        pending = sum(lane.pending for lane in self.scheduler.lanes.values())
+        pending = sum(lane.pending for lane in self.scheduler.lanes.values()) + self.queues.shut_out()
         return frames.Crew(ticket, self.ledger.boot_epoch, rows, pending, self.scheduler.claimed)
 
     def _on_member(self, member: Member, mask: int) -> None:
@@ -273,6 +264,10 @@ class Supervisor:
                     self._joined(member)
             case frames.Unfit(text):
                 member.why = text
+            case frames.Effects() if member.kind != HOST:
+                self.effects.take(member, message)
+            case frames.Progress() if member.kind != HOST:
+                self.attempts.progress(member, message)
             case _:
                 if member.kind != HOST or not self.hosts.hear(member, message):
                     raise BadFrame(f"{type(message).__name__} from a {member.kind}")
@@ -292,6 +287,9 @@ class Supervisor:
             for message in member.control.read():
                 if isinstance(message, frames.GaveBack):
                     self.scheduler.gave_back(member, message.rows)
+                    self.cancels.given_back(member)
+                elif isinstance(message, frames.Notice):
+                    self.notice(message.text[:2000])
         except BadFrame as error:
             self.staff.kill(member, f"it sent what makes no sense ({error!r})")
         if member.control.closed:
@@ -390,16 +388,3 @@ class Supervisor:
                 break
             self.poller.poll(left)
             self.committer.commit()
-
-
-def _reap_strangers(known: set[int]) -> None:
-    """Takes the status of orphans that the kernel has handed to this process: what steps have left behind."""
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None or found.si_pid in known:
-            return
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(found.si_pid, os.WNOHANG)

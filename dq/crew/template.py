@@ -95,7 +95,7 @@ def _import(context: Context, orders: Orders) -> None:
     """Brings user code in, as the script would: same folder, same path, but under another name than `__main__`."""
     current.IN_TEMPLATE = True
     try:
-        load(context)
+        script.enter(context)
     except BaseException as error:  # noqa: BLE001 -- a script may raise anything, sys.exit included
         orders.say(Broken(_told(error, context.script), str(error) if isinstance(error, GuardMissing) else ""))
         os._exit(1)
@@ -110,15 +110,6 @@ def _told(error: BaseException, script: str) -> str:
     while frames is not None and frames.tb_frame.f_code.co_filename != script:
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames, limit=-8)).rstrip()
-
-
-def load(context: Context) -> None:
-    """Makes this process ready to import what a context's functions need, and imports its script."""
-    os.chdir(context.cwd)
-    sys.path[:] = context.path
-    if context.script:
-        sys.argv[:] = [context.script]
-        script.load(context.script)
 
 
 def _threads() -> int:
@@ -206,6 +197,7 @@ def member(order: Fork, fds: list[int], db: str) -> NoReturn:
         control=socket.socket(fileno=fds[1]),
         slots_path=db + ".slots",
         blobs=db + ".blobs",
+        salt=order.salt,
     )
     try:
         if order.kind == "host":

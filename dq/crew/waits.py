@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dq import errors
 from dq.crew.results import failure
-from dq.executor.options import CHECKPOINT, PATCHED, PUBLISH, SLEEP, WAIT_SIGNAL
+from dq.crew.targets import unfinished
+from dq.executor.options import CHECKPOINT, PATCHED, PUBLISH, SEND_SIGNAL, SLEEP, WAIT_SIGNAL
 from dq.model.payload import PICKLE, seal
 from dq.model.states import CANCELLED, COMPLETED, FAILED
 from dq.store.group import SignalRow, TermRow
@@ -20,6 +21,7 @@ from dq.store.group import SignalRow, TermRow
 if TYPE_CHECKING:
     from dq.crew.ledger import Function, Run
     from dq.crew.supervisor import Supervisor
+    from dq.crew.timers import Entry
     from dq.executor.frames import Term
 
 NOTHING = seal(PICKLE, pickle.dumps(None, 5))
@@ -28,7 +30,7 @@ NOTHING = seal(PICKLE, pickle.dumps(None, 5))
 class Wait(NamedTuple):
     run: Run
     topic: str  # the signal; "" for a timer
-    due_at: int  # microseconds UTC; 0: never
+    alarm: Entry | None  # for its due time
 
 
 class Waits:
@@ -40,7 +42,7 @@ class Waits:
         self._ledger = supervisor.ledger
         self._open: dict[int, Wait] = {}
         self._waiting: dict[tuple[int, str], dict[int, None]] = {}  # (run, signal) -> waits, oldest first
-        self._signals: dict[tuple[int, str], deque[SignalRow]] = {}
+        self._signals: dict[int, dict[str, deque[SignalRow]]] = {}  # run -> name -> those that nobody has taken
         self._last = 0
         self.cancelled = failure(errors.Cancelled("cancelled"))
 
@@ -51,7 +53,7 @@ class Waits:
         if not self._sup.options.workers:
             return  # this supervisor only takes down what others will do
         for signal in store.open_signals():
-            self._signals.setdefault((signal.run, signal.name), deque()).append(signal)
+            self._keep(signal)
         for record in store.open_waits():
             run = runs[record.run]
             run.open += 1
@@ -62,6 +64,9 @@ class Waits:
     def take(self, function: Function, step: int, run: Run, term: Term | None, now: int) -> None:
         """A run asks for something that ends without a worker. Its row is in the group."""
         topic, due_at = "", 0
+        if function.name == SEND_SIGNAL and term is not None:
+            self._send(step, term)
+            return
         if term is not None:
             topic = term.topic
             due_at = now + term.after if term.after else term.at
@@ -70,7 +75,7 @@ class Waits:
 
     def _begin(self, name: str, step: int, run: Run, topic: str, due_at: int) -> None:
         if name == WAIT_SIGNAL:
-            signals = self._signals.get((run.id, topic))
+            signals = self._signals.get(run.id, {}).get(topic)
             if signals and not (due_at and signals[0].sent_at > due_at):
                 signal = signals.popleft()
                 self._committer.group.taken_signals.append((step, signal.id))
@@ -88,11 +93,19 @@ class Waits:
             text = f"{name} is nothing that this version of dq can end"
             self._end(step, FAILED, failure(errors.DqError(text)))
             return
-        wait = self._open[step] = Wait(run, topic, due_at)
+        alarm = self._sup.alarms.at(due_at, lambda: self._due(step)) if due_at else None
+        self._open[step] = Wait(run, topic, alarm)
         run.waits = run.waits if run.waits is not None else set()
         run.waits.add(step)
-        if wait.due_at:
-            self._sup.alarms.at(wait.due_at, lambda: self._due(step))
+
+    def _send(self, step: int, term: Term) -> None:
+        """A run sends a signal to another: on record together with the step that asks for it."""
+        try:
+            self.signal(unfinished(self._sup, term.key, "signalled"), step, term.topic, term.data)
+        except (errors.NoSuchRun, errors.RunEnded) as error:
+            self._end(step, FAILED, failure(error))
+        else:
+            self._end(step, COMPLETED, NOTHING)
 
     def _due(self, step: int) -> None:
         wait = self._open.get(step)
@@ -107,6 +120,8 @@ class Waits:
 
     def _drop(self, step: int, wait: Wait) -> None:
         del self._open[step]
+        if wait.alarm is not None:
+            self._sup.alarms.cancel(wait.alarm)
         if wait.run.waits is not None:
             wait.run.waits.discard(step)
         if wait.topic:
@@ -136,14 +151,21 @@ class Waits:
         self._committer.group.signals.append(row)
         self._committer.dirty = True
         if step is None:
-            self._signals.setdefault((run.id, name), deque()).append(row)
+            self._keep(row)
         else:
             self._drop(step, self._open[step])
             self._end(step, COMPLETED, payload)
+
+    def reserve(self, count: int) -> int:
+        """The first of so many numbers for signals that somebody else writes down."""
+        self._last += count
+        return self._last - count + 1
 
     def forget(self, run: Run) -> None:
         """A run has ended: its waits end, and nobody will take its signals."""
         for step in list(run.waits or ()):
             self.cancel(step)
-        for key in [key for key in self._signals if key[0] == run.id] if self._signals else ():
-            del self._signals[key]
+        self._signals.pop(run.id, None)
+
+    def _keep(self, signal: SignalRow) -> None:
+        self._signals.setdefault(signal.run, {}).setdefault(signal.name, deque()).append(signal)

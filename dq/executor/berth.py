@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dq.executor import current, stacks
-from dq.executor.frames import BadFrame, GaveBack, Joined, Revoke, Stop, Unfit
+from dq.executor.frames import BadFrame, GaveBack, Joined, Notice, Revoke, Stop, Unfit
 from dq.executor.link import Closed, Link
 from dq.executor.slots import HOST, WORKER, SlotWriter, open_slots
 
@@ -49,6 +49,7 @@ class Berth:
             is gone.
         slots_path: The slots file, "F.db.slots".
         blobs: The folder of side files, "F.db.blobs".
+        salt: What tells the database from all others, wherever it lies; "" where the slots file's place must do.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Berth:
     control: socket.socket
     slots_path: str
     blobs: str
+    salt: str = ""
 
     def report_for_work(
         self,
@@ -67,7 +69,7 @@ class Berth:
         *,
         on_revoke: Callable[[], GivenBack] | None = None,
         on_stop: Callable[[], None] | None = None,
-        on_beat: Callable[[], None] | None = None,
+        on_beat: Callable[[], Notice | None] | None = None,
     ) -> SlotWriter:
         """Settles in: signals, stack dumps, the signed slot, the control thread, and last the Joined frame.
 
@@ -82,7 +84,7 @@ class Berth:
             on_stop: Stop has come on the control socket, and what `on_revoke` takes back is sent as GaveBack already:
                 make the main thread finish what is begun, then leave. A main thread that blocks in `link.receive()` is
                 woken with `berth.sock.shutdown(socket.SHUT_RD)`: it then gets Closed. None: the process ends at once.
-            on_beat: Called with each beat, for what is overdue.
+            on_beat: Called with each beat, for what is overdue. What it returns is sent to the supervisor, for people.
 
         Returns:
             The writer of this process's own slot.
@@ -95,7 +97,8 @@ class Berth:
         stacks.install(self.slots_path, self.slot)
         os.register_at_fork(after_in_child=self._let_go)
         current.IN_TEMPLATE = False
-        current.settle(os.path.abspath(self.slots_path))
+        slots_path = os.path.abspath(self.slots_path)
+        current.settle(self.salt or slots_path, slots_path.removesuffix(".slots"))
         slot = SlotWriter(open_slots(self.slots_path), self.slot)
         started = start_ticks(os.getpid())
         kind = HOST if self.kind == "host" else WORKER
@@ -140,7 +143,7 @@ class _Control:
         slot: SlotWriter,
         on_revoke: Callable[[], GivenBack] | None,
         on_stop: Callable[[], None] | None,
-        on_beat: Callable[[], None] | None,
+        on_beat: Callable[[], Notice | None] | None,
     ) -> None:
         self._link = Link(sock)
         self._slot = slot
@@ -158,8 +161,9 @@ class _Control:
                     for message in self._link.receive():
                         self._answer(message)
                 self._slot.beat()
-                if self._on_beat is not None:
-                    self._on_beat()
+                told = self._on_beat() if self._on_beat is not None else None
+                if told is not None:
+                    self._link.send(told)
         except BadFrame:
             code = GARBLED
         except Closed:

@@ -18,11 +18,9 @@ from typing import ClassVar
 
 import msgspec
 
-from dq.executor.frames import Effects
+from dq.executor.frames import Effects, Try
 
 LONG_BODY = 200_000  # nanoseconds; after such a body nothing is held back in the hope of more
-
-from dq.executor.frames import Try
 
 
 class Capability(Flag):

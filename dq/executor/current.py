@@ -23,6 +23,7 @@ IN_TEMPLATE = False
 running: ContextVar[Job | None] = ContextVar("dq_running_job", default=None)
 
 _home = ""
+_database = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +49,19 @@ class Info:
     scheduled_at: datetime | None = None
 
 
-def settle(home: str) -> None:
+def settle(home: str, database: str = "") -> None:
     """Tells which database this process works for: step ids are unique within one file only.
 
-    It is a word that the file keeps wherever it lies, so that keys stay the same when it is moved.
+    `home` is a word that the file keeps wherever it lies, so that keys stay the same when it is moved; `database` is its
+    path now.
     """
-    global _home
-    _home = home
+    global _home, _database
+    _home, _database = home, database
 
 
 def database() -> str:
     """The path of the database that this process works for, "" where it works for none."""
-    return _home.removesuffix(".slots")
+    return _database
 
 
 def current() -> Info:

@@ -9,14 +9,14 @@ import abc
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from time import time_ns
 
 from dq.executor import failures
 from dq.executor.berth import ORPHANED, GivenBack
-from dq.executor.contract import LONG_BODY, Desk, Executor, Job, Laden, Outcome
-from dq.executor.frames import Results
+from dq.executor.contract import LONG_BODY, About, Desk, Executor, Job, Laden, Outcome
+from dq.executor.frames import Progress, Results
 from dq.executor.link import Closed, Link
 from dq.executor.slots import ENTRIES, SlotWriter
 from dq.model.states import FAILED
@@ -242,10 +242,12 @@ class SharedDesk(MemberDesk):
         for epoch in dict.fromkeys(epoch for _, epoch, _ in batch):
             rows = [outcome for _, its, outcome in batch if its == epoch and type(outcome) is not Laden]
             if rows:
-                self._link.send(Results(epoch, rows))  # type: ignore[arg-type]
+                with self._sending:
+                    self._link.send(Results(epoch, rows))  # type: ignore[arg-type]
         for _, _, outcome in batch:
             if type(outcome) is Laden:
-                self._link.send(outcome.frame)
+                with self._sending:
+                    self._link.send(outcome.frame)
         for index, _, _ in batch:
             self.slot.free(index)
             self._free.put(index)

@@ -10,7 +10,7 @@ from types import CoroutineType
 from typing import Any
 
 from dq.errors import NotImportable
-from dq.executor import functions, options
+from dq.executor import effects, functions, options
 from dq.executor.codec import Codec, Large, pack
 from dq.executor.contract import Job, Outcome
 from dq.executor.current import running
@@ -39,6 +39,7 @@ class Runner:
         self.trials = Trials(self)
         self._is_governed = False  # whether any function has rules
         self._is_copy = False
+        effects.serve(codec)
         os.register_at_fork(after_in_child=self._note_copy)
 
     def define(self, define: Define) -> None:
@@ -76,6 +77,8 @@ class Runner:
             status = FAILED
         if self._is_copy:
             self._leave(None)
+        if effects.pending:
+            return effects.settle(job, Outcome(job.step, status, packed, began, perf_counter_ns() - start))
         return Outcome(job.step, status, packed, began, perf_counter_ns() - start)
 
     def prepare(self, job: Job) -> Callable[[], Any]:

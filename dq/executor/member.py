@@ -12,10 +12,10 @@ from time import monotonic_ns
 from typing import NoReturn
 
 from dq.errors import BadExecutor
-from dq.executor import discovery
+from dq.executor import discovery, progress
 from dq.executor.berth import GARBLED, LEFT, ORPHANED, UNFIT, Berth, GivenBack
 from dq.executor.codec import Codec
-from dq.executor.contract import Executor
+from dq.executor.contract import About, Executor
 from dq.executor.desk import MemberDesk, SerialDesk, SharedDesk
 from dq.executor.envelope import Runner, flush_streams
 from dq.executor.frames import BadFrame, Claim, Define, Stop
@@ -84,8 +84,10 @@ class Pump:
         self._desk.slot = self._berth.report_for_work(
             self._link, on_revoke=self._revoke, on_stop=self._stop, on_beat=self._desk.rescue
         )
+        self._runner.trials.time = self._desk.slot.time
+        progress.connect(self._desk.progress)
         try:
-            while not self._stopping:
+            while not (self._stopping or self._runner.trials.bloated):
                 self._await()
                 with self._receiving:
                     self._take(self._link.poll())
@@ -114,7 +116,9 @@ class Pump:
     def _take(self, messages: list[object]) -> None:
         for message in messages:
             if isinstance(message, Claim):
-                self._desk.accept(message.epoch, message.rows, self._runner.entry)
+                entry = self._runner.entry_of(message.rows[0][2]) if message.rows else self._runner.entry
+                abouts = _abouts(message) if message.runs or message.tries else ()
+                self._desk.accept(message.epoch, message.rows, entry, abouts)
             elif isinstance(message, Define):
                 self._runner.define(message)
             elif isinstance(message, Stop):
@@ -134,3 +138,15 @@ class Pump:
         """Runs in the control thread. The main thread may be waiting for messages."""
         self._stopping = True
         self._berth.sock.shutdown(SHUT_RD)
+
+
+def _abouts(claim: Claim) -> list[About | None]:
+    """What the jobs of a claim may know besides."""
+    tries = {tried.step: tried for tried in claim.tries}
+    runs = claim.runs or [""]
+    if len(runs) == 1 and not tries:
+        return [About(runs[0])] * len(claim.rows)
+    runs = runs * len(claim.rows) if len(runs) == 1 else runs
+    if len(runs) != len(claim.rows):
+        raise BadFrame("a claim whose runs do not fit its rows")
+    return [About(run, tries.get(row[0])) for run, row in zip(runs, claim.rows, strict=True)]

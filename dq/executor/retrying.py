@@ -50,7 +50,9 @@ def unpack(packed: bytes) -> Policy:
     return Policy(*pickle.loads(packed))
 
 
-def decide(policy: Policy, failures: int, elapsed: float, error: BaseException | None, value: Any = None) -> float | None:
+def decide(
+    policy: Policy, failures: int, elapsed: float, error: BaseException | None, value: Any = None
+) -> float | None:
     """Seconds until the next attempt; None where `retry` is content with what came out, STOPPED where `stop` says so.
 
     Args:

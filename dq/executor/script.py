@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dq.executor.frames import Context
 
 NAME = "__dq_main__"
 
@@ -35,6 +40,15 @@ def load(path: str) -> types.ModuleType:
             sys.modules["__main__"] = before
         raise
     return module
+
+
+def enter(context: Context) -> None:
+    """Makes this process ready to import what a context's functions need, and imports its script."""
+    os.chdir(context.cwd)
+    sys.path[:] = context.path
+    if context.script:
+        sys.argv[:] = [context.script]
+        load(context.script)
 
 
 def alias() -> None:

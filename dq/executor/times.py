@@ -6,7 +6,7 @@ since 1970 in UTC. What parses expressions is imported with the first schedule, 
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Protocol
 
 from dq.errors import BadSchedule
@@ -79,14 +79,17 @@ def zone(name: str) -> tzinfo:
 
     if name == "UTC":
         return UTC
+    from difflib import get_close_matches
     from zoneinfo import ZoneInfo, available_timezones
 
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
         known = available_timezones()
-        near = sorted(each for each in known if name and name.lower() in each.lower())[:3]
-        hint = f"Did you mean {', '.join(near)}?" if near else "Such names are UTC, Europe/Berlin, America/New_York."
+        near = sorted(each for each in known if name and name.lower() in each.lower()) or get_close_matches(name, known)
+        hint = (
+            f"Did you mean {', '.join(near[:3])}?" if near else "Such names are UTC, Europe/Berlin, America/New_York."
+        )
         if not known:
             hint = "This machine has no time zones at all: `pip install tzdata`."
         raise BadSchedule(f"there is no time zone {name!r}. {hint}") from None
@@ -162,7 +165,7 @@ class _Cron:
 
     def _until(self, at: int, now: int, count: int) -> list[int]:
         """The first `count` times after `at`, those up to `now`."""
-        return [due for due in islice(self._after(at), count) if due <= now]
+        return list(islice(takewhile(lambda due: due <= now, self._after(at)), count))
 
     def _after(self, at: int) -> Iterator[int]:
         last = at

@@ -12,8 +12,8 @@ from time import monotonic_ns, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dq.errors import StepError
-from dq.executor import failures, retrying
-from dq.executor.ceiling import Ceiling, size
+from dq.executor import effects, failures, retrying
+from dq.executor.ceiling import Ceiling, resident
 from dq.executor.contract import Job, Outcome
 from dq.executor.options import Options
 from dq.model.states import COMPLETED, FAILED, RETRY
@@ -75,7 +75,8 @@ class Trials:
             self._weigh(ceiling)
         if rules.options.timeout:
             self.time(0, 0)
-        return Outcome(job.step, status, payload, began, perf_counter_ns() - start)
+        outcome = Outcome(job.step, status, payload, began, perf_counter_ns() - start)
+        return effects.settle(job, outcome) if effects.pending else outcome
 
     def _judged(self, job: Job, rules: Rules, ceiling: Ceiling | None, began: int) -> tuple[int, bytes]:
         """The attempt, or the judgement of one that nobody has judged yet."""
@@ -105,7 +106,7 @@ class Trials:
     def _weigh(self, ceiling: Ceiling) -> None:
         """After a body that wanted too much: whether what it had is given back."""
         gc.collect()
-        self.bloated = self.bloated or size() > ceiling.start + ceiling.limit // 2
+        self.bloated = self.bloated or resident() > ceiling.resident + ceiling.limit // 2
 
 
 def _load(rules: Rules) -> retrying.Policy | None:
@@ -140,9 +141,7 @@ def _rule(
     return RETRY, DELAY.pack(int(wait * 1_000_000)) + told
 
 
-def _rejected(
-    policy: retrying.Policy, rules: Rules, count: int, since: int, value: Any
-) -> tuple[int, bytes] | None:
+def _rejected(policy: retrying.Policy, rules: Rules, count: int, since: int, value: Any) -> tuple[int, bytes] | None:
     """What a result leads to that `retry` does not want, None where it does."""
     wait = _decide(policy, rules, count, since, None, value)
     if wait is None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dq.errors import Cancelled, DqError, StepCrashed
-from dq.executor.options import CHECKPOINT, PATCHED, SLEEP
+from dq.executor.options import CHECKPOINT, PATCHED, SEND_SIGNAL, SLEEP
 from dq.flow import difference
 from dq.flow.awaited import Completion, FlowFuture, Join, Ready
 from dq.flow.fingerprint import fingerprint
@@ -45,7 +44,7 @@ class Asking:
     root: Scope
     complete: bool
     patches: dict[str, bool]  # what this chapter has decided on changes of the code
-    callbacks: deque[Callable[[], object]]
+    callbacks: list[Callable[[], object]]
     undos: list[tuple[Step[..., Any] | Workflow[..., Any], Args, Kwargs]]
     _host: Home
     _loop: FlowLoop | None
@@ -132,6 +131,18 @@ class Asking:
         self.begin(name, done, told, term=term)
         self.park(done)
         return self.value(done.status, done.payload)
+
+    def signal(self, run: str, name: str, payload: Any) -> Any:
+        """Sends a signal to another run, and waits until it is on record: see `dq.signal`."""
+        from dq.executor.frames import Term
+
+        self.check_thread()
+        scope, data = self._scope, b""
+        while not (self.complete or self.journal.knows(scope, SEND_SIGNAL)):
+            self.await_history()
+        if not self.journal.knows(scope, SEND_SIGNAL):
+            data = self._host.codec.dumps(payload, f"g{self.id}", what="signal")
+        return self.wait_for(SEND_SIGNAL, (run, name), Term(0, key=run, topic=name, data=data))
 
     def note(self, name: str, told: Args, args: Args, term: Term) -> None:
         """Puts something on record that is not waited for. `told` must be the same on replay."""

@@ -33,7 +33,7 @@ class Desk(Protocol):
     """The run that a future belongs to."""
 
     name: str
-    callbacks: deque[Callable[[], object]]
+    callbacks: list[Callable[[], object]]
 
     def park(self, wanted: Ready) -> None: ...
     def withdraw(self, step: int) -> None: ...

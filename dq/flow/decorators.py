@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dq.flow.future import Future
     from dq.flow.queue import Queue
     from dq.flow.registry import Function
+    from dq.flow.schedules import Mark
     from dq.flow.settings import Span
 
 P = ParamSpec("P")
@@ -190,6 +191,7 @@ class Workflow(_Decorated[P, R_co]):
     """
 
     kind = "workflow"
+    schedules: tuple[Mark, ...] = ()  # what `dq.schedule` says of it
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Inside a run: starts a child run and returns its result, or raises its exception. Elsewhere: a plain call."""
@@ -235,7 +237,9 @@ class Workflow(_Decorated[P, R_co]):
         Example:
             report.options(detached=True).submit(month)
         """
-        return Workflow(self.__dq_body__, self.settings.change(dict(changes)))
+        changed = Workflow(self.__dq_body__, self.settings.change(dict(changes)))
+        changed.schedules = self.schedules
+        return changed
 
 
 @overload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -35,10 +36,10 @@ def explain(where: str, name: str, recorded: Any, now: tuple[tuple[Any, ...], di
     lines = [f"The code asks for step {where}, with other arguments than are recorded."]
     if isinstance(recorded, BaseException):
         lines.append(f"  recorded: can't be read here ({type(recorded).__name__}: {recorded})")
-        lines.append(f"  now:      {_call(name, *now)}")
+        lines.append(f"  now:      {call(name, *now)}")
     else:
-        lines.append(f"  recorded: {_call(name, *recorded)}")
-        lines.append(f"  now:      {_call(name, *now)}")
+        lines.append(f"  recorded: {call(name, *recorded)}")
+        lines.append(f"  now:      {call(name, *now)}")
         found = list(islice(_differences(recorded, now), _LINES + 1))
         lines += [f"  {line}" for line in found[:_LINES]]
         if len(found) > _LINES:
@@ -55,7 +56,7 @@ def misfit(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
         now = "(...)"
     return (
         f"The workflow does not take the arguments that are recorded ({error}).\n"
-        f"  recorded: {_call(name, args, kwargs)}\n  now:      {name}{now}\n{_ADVICE}"
+        f"  recorded: {call(name, args, kwargs)}\n  now:      {name}{now}\n{_ADVICE}"
     )
 
 
@@ -67,7 +68,18 @@ def show(value: Any) -> str:
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
-def _call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+def trace(error: BaseException | None) -> str:
+    """An exception with its traceback, from the user's first line on."""
+    if error is None:
+        return ""
+    found = error.__traceback__
+    while found is not None and str(found.tb_frame.f_globals.get("__name__", "")).startswith("dq."):
+        found = found.tb_next
+    return "".join(traceback.format_exception(type(error), error, found or error.__traceback__)).rstrip()
+
+
+def call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """A call as text, bounded."""
     name = name.partition(" at ")[0].rpartition(":")[2].rpartition(".")[2]
     shown = [show(value) for value in args] + [f"{key}={show(value)}" for key, value in kwargs.items()]
     return f"{name}({', '.join(shown)})"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from greenlet import greenlet as Greenlet
+    import greenlet as switching
 
     from dq.executor.codec import Codec
     from dq.executor.frames import Block, Finish, Term
@@ -28,7 +28,7 @@ class Home(Protocol):
     @property
     def codec(self) -> Codec: ...
     @property
-    def greenlet(self) -> Greenlet: ...
+    def greenlet(self) -> switching.greenlet: ...
     @property
     def thread(self) -> int: ...
     @property

@@ -50,11 +50,11 @@ from dq.flow.home import StepRow
 from dq.flow.journal import Recorded
 from dq.flow.registry import Registry
 from dq.flow.run import Run
+from dq.flow.sentry import Sentry
 
 _ROWS = 4096  # in one Steps frame
 _BYTES = 1 << 20  # of arguments in one Steps frame, about
 _HOLD = 0.002  # seconds that a step may wait for others to share its frame while runs still go on
-
 
 
 class Ids:
@@ -78,6 +78,11 @@ class Ids:
         """A block has come."""
         self._asked = False
         self._blocks.append((first, first + count))
+
+    @property
+    def given(self) -> int:
+        """The next id that is given out."""
+        return self._next
 
     def take(self) -> int:
         """An id that nobody else has. Waits for a block if need be."""
@@ -295,7 +300,11 @@ def main(berth: berths.Berth) -> NoReturn:
 
     code = berths.LEFT
     try:
-        host = Host(link, berth.report_for_work(link, on_stop=stop), Codec(berth.blobs, patient=True))
+        codec = Codec(berth.blobs, patient=True)
+        sentries: list[Sentry] = []  # one, as soon as there is a host to look at
+        slot = berth.report_for_work(link, on_stop=stop, on_beat=lambda: sentries[0].look() if sentries else None)
+        host = Host(link, slot, codec)
+        sentries.append(Sentry(host))
         gc.freeze()
         try:
             host.serve()

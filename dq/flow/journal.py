@@ -205,6 +205,11 @@ class Journal:
         return True
 
     @property
+    def size(self) -> int:
+        """How much is on record that was not asked for."""
+        return sum(map(len, self._recorded.values()))
+
+    @property
     def outstanding(self) -> bool:
         """Whether anything was asked for that is not delivered."""
         return bool(self._arrived or self._waits or self._stretches)

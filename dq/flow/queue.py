@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+NAME_MAX = 200  # characters
 
 
 class Queue:
@@ -11,10 +16,13 @@ class Queue:
 
     Args:
         name: The queue's name; the same name is the same queue.
-        concurrency: How many of its steps may run at once; None for no limit.
-        per_worker: How many of them one worker process may hold at once.
-        rate: (n, seconds): no more than n of them begin within so many seconds.
-        key: Called with a step's arguments; the limits then hold for each value of it by itself.
+        concurrency: How many of its steps may run at once, in the whole file; None for no limit.
+        per_worker: How many of them one worker may hold at once.
+        rate: (n, seconds), or (n, timedelta): no more than n of them begin within so much time, wherever one looks.
+        key: Called with a step's arguments; the limits then hold for each value of it (as text) by itself.
+
+    Raises:
+        ValueError: A limit makes no sense.
 
     Example:
         api = dq.Queue("api", concurrency=4, rate=(100, 60), key=lambda customer, *rest: customer)
@@ -29,14 +37,20 @@ class Queue:
         *,
         concurrency: int | None = None,
         per_worker: int | None = None,
-        rate: tuple[int, float] | None = None,
+        rate: tuple[int, float | timedelta] | None = None,
         key: Callable[..., object] | None = None,
     ) -> None:
+        checked(name, concurrency, per_worker, rate)
+        if key is not None and not callable(key):
+            raise ValueError(f"the key of queue {name!r} is {key!r}; it is called with a step's arguments")
         self.name = name
         self.concurrency = concurrency
         self.per_worker = per_worker
-        self.rate = rate
+        self.rate = None if rate is None else (rate[0], seconds(rate[1]))
         self.key = key
+
+    def __repr__(self) -> str:
+        return f"<dq.Queue {self.name!r}>"
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """What the limits of a call count by. Raises what `key` raises."""
@@ -50,3 +64,31 @@ class Queue:
         return msgspec.msgpack.encode(
             [self.name, self.concurrency or 0, self.per_worker or 0, rate[0], int(rate[1] * 1_000_000)]
         )
+
+
+def checked(name: object, concurrency: object = None, per_worker: object = None, rate: object = None) -> None:
+    """Raises ValueError, which says what of a queue makes no sense."""
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or not name.isprintable():
+        raise ValueError(f"a queue's name is printable text of up to {NAME_MAX} characters, not {name!r}")
+    for word, value in (("concurrency", concurrency), ("per_worker", per_worker)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(
+                f"{word} of queue {name!r} is {value!r}; it is a number of steps, 1 or more. To stop a queue, pause it: "
+                f"engine.queue({name!r}).pause()"
+            )
+    if rate is None:
+        return
+    sound = isinstance(rate, tuple) and len(rate) == 2 and isinstance(rate[0], int) and rate[0] >= 1
+    try:
+        sound = sound and seconds(rate[1]) >= 0.001  # type: ignore[index]
+    except (AttributeError, TypeError):
+        sound = False
+    if not sound:
+        raise ValueError(
+            f"rate of queue {name!r} is {rate!r}; it is (n, seconds), such as (100, 60), of a millisecond or more"
+        )
+
+
+def seconds(span: Any) -> float:
+    """A span of time, given as seconds or as a timedelta."""
+    return float(span) if isinstance(span, (int, float)) else float(span.total_seconds())

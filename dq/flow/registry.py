@@ -82,6 +82,11 @@ def source_of(function: Any) -> str:
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
+def is_reference(code: bytes) -> bool:
+    """Whether a function that travels by value is found by name all the same, since it has a name of its own."""
+    return len(code) < 1024 and functions.__name__.encode() in code and b"resolve" in code
+
+
 class _Reference:
     """Pickles as a function that is imported by name where the pickle is loaded."""
 

@@ -7,7 +7,6 @@ greenlet hand over to the host, which comes back to it when there is.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from hashlib import blake2b
 from inspect import CO_COROUTINE
@@ -72,7 +71,7 @@ class Run(Asking):
 
     def __init__(
         self, host: Home, id: int, name: str, args: bytes, created_at: int = 0,
-        cancel: tuple[int, int, str] | None = None, chapter: int = 0, draws_as: str = "",
+        cancel: tuple[int, int, str] | None = None, chapter: int = 0, origin: str = "",
     ) -> None:  # fmt: skip
         self.id = id
         self.name = name
@@ -81,7 +80,7 @@ class Run(Asking):
         self._raise: BaseException | None = None  # at the run's next wait
         self.root = Scope(str(chapter))
         self.scheduled_at = 0  # microseconds UTC; 0: no schedule has started it
-        self.callbacks: deque[Callable[[], object]] = deque()  # of delivered futures, to be called in this run
+        self.callbacks: list[Callable[[], object]] = []  # of delivered futures, to be called in this run
         self.waiting: Ready | None = None
         self.loaded = False  # whether the beginning of its history is here, and so it may begin
         self.complete = False  # whether all of it is
@@ -94,14 +93,14 @@ class Run(Asking):
         self._host = host
         self._loop: FlowLoop | None = None
         self._args = args
-        self._draws_as = draws_as.replace(" ", "\0", 1) or f"{id}\0{name}"
+        self._draws_as = origin.replace(" ", "\0", 1) or f"{id}\0{name}"
         if cancel is not None:
             self.hear_cancel(*cancel)
 
     @classmethod
     def assigned(cls, home: Home, told: Assign) -> Run:
         """The run that a host or a player is given."""
-        run = cls(home, told.run, told.name, told.args, told.created_at, told.cancel, told.chapter, told.draws_as)
+        run = cls(home, told.run, told.name, told.args, told.created_at, told.cancel, told.chapter, told.origin)
         run.scheduled_at = told.scheduled_at
         return run
 
@@ -254,7 +253,7 @@ class Run(Asking):
                 self.waiting = before
                 raise error
             if self.callbacks:
-                self.callbacks.popleft()()
+                self.callbacks.pop(0)()
             elif not self.journal.deliver():
                 self._switch()
         self.waiting = before

@@ -20,6 +20,11 @@ CHECK_AFTER_CLEAN = 0.02  # seconds that looking for damaged pages may take
 CHECK_AFTER_CRASH = 0.1
 
 
+def sqlite_version() -> str:
+    """The SQLite that dq uses."""
+    return apsw.sqlite_lib_version()
+
+
 def require_sqlite(version: str) -> None:
     """Raises StoreError for an SQLite that could lose commits.
 

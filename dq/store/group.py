@@ -49,6 +49,7 @@ class TermRow(NamedTuple):
     dedup: str | None = None
     dedup_until: int | None = None
     topic: str | None = None
+    same_as: int | None = None  # the step whose result is this one's
 
 
 class SignalRow(NamedTuple):
@@ -93,6 +94,28 @@ class ScheduleMove(NamedTuple):
     id: str
 
 
+class QueueRow(NamedTuple):
+    """What a queue is set to; 0 stands for no limit."""
+
+    name: str
+    concurrency: int
+    per_worker: int
+    rate_count: int
+    rate_period: int  # microseconds
+    paused: int
+    overridden: int  # whether the limits were set by hand
+
+
+class BeginRow(NamedTuple):
+    """A step that a queue with a rate has let through."""
+
+    queue: str
+    key: str
+    step: int
+    attempt: int
+    at: int  # microseconds UTC
+
+
 class RunChange(NamedTuple):
     """A compare-and-set of a run's state."""
 
@@ -102,6 +125,21 @@ class RunChange(NamedTuple):
     reason: str | None  # why it is blocked
     id: int
     expected: str
+
+
+class ForkRow(NamedTuple):
+    """What a new run, of the same group, takes over of another one's record."""
+
+    run: int
+    first: int  # the id of the first copied step; the others follow it
+    original: int
+    before: int  # steps with lower ids only
+    until: int  # that were asked for by then; microseconds UTC
+    dropped: str  # a JSON array of steps that are left out
+    first_signal: int
+    origin: str
+    checkpoint: int | None
+    count: int  # how many steps that must be
 
 
 class AttemptRow(NamedTuple):
@@ -115,6 +153,16 @@ class AttemptRow(NamedTuple):
     charged: int
     cause: str
     ended_at: int
+    began_at: int | None = None  # where the body itself has failed, or has taken too long
+
+
+class LetterRow(NamedTuple):
+    """A step or a run that ended badly, and how somebody has dealt with it."""
+
+    id: int
+    state: str  # "retried" or "discarded"
+    successor: int | None  # the step or the run that tries again
+    at: int
 
 
 @dataclass(slots=True)
@@ -128,6 +176,9 @@ class Group:
     results      (step, seq, state, attempt, epoch, pid, began_at, ended_at, payload)   seq NULL when submitted alone
     checkpoints  (step, run)
     cancels      (seq, at, cause, key, run): a cancel's place in the run's order of delivery
+    dues         (step, due_at): when a step may begin at last
+    same_as      (first or NULL, step): a step that gets the result of another one, or does so no more
+    queues, begins, ended_begins     limits and pauses; what began within the time that a rate looks back
     taken_signals    (wait, signal)
     progress     (step, cursor)
     closed_progress  (step,)
@@ -138,10 +189,16 @@ class Group:
     functions: list[FunctionRow] = field(default_factory=list)
     lease_to: int = 0  # ids below this one are given out
     runs: list[RunRow] = field(default_factory=list)
+    forks: list[ForkRow] = field(default_factory=list)
     run_changes: list[RunChange] = field(default_factory=list)
     checkpoints: list[tuple[int, int]] = field(default_factory=list)
     cancels: list[tuple[int, int, str, int, int]] = field(default_factory=list)
     terms: list[TermRow] = field(default_factory=list)
+    dues: list[tuple[int, int]] = field(default_factory=list)
+    same_as: list[tuple[int | None, int]] = field(default_factory=list)
+    queues: list[QueueRow] = field(default_factory=list)
+    begins: list[BeginRow] = field(default_factory=list)
+    ended_begins: list[tuple[str, str, int, int]] = field(default_factory=list)
     signals: list[SignalRow] = field(default_factory=list)
     taken_signals: list[tuple[int, int]] = field(default_factory=list)
     progress: list[tuple[int, bytes]] = field(default_factory=list)
@@ -158,3 +215,4 @@ class Group:
     closed_claims: list[tuple[int]] = field(default_factory=list)
     results: list[tuple[int, int | None, str, int, int, int, int, int, bytes]] = field(default_factory=list)
     attempts: list[AttemptRow] = field(default_factory=list)
+    letters: list[LetterRow] = field(default_factory=list)

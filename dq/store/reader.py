@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import apsw
 
-from dq.errors import ForeignDatabase, StoreError
-from dq.store import connection, faults, migrate, place
+from dq.errors import ForeignDatabase, ReadFailed, StoreError
+from dq.store import connection, faults, guard, migrate, place
+from dq.store.archive import Archive
 from dq.store.sql import SQL
 
 BUSY_MS = 2000
@@ -131,6 +132,12 @@ class Reader:
                 return cls._open_without_shared_memory(file)
 
     @classmethod
+    def open_copy(cls, path: str) -> Reader:
+        """Opens a copy that nobody writes, and leaves no file beside it. Raises StoreError and its subclasses."""
+        with faults.explained(path):
+            return cls(_opened(path, "mode=ro&immutable=1"), path, None)
+
+    @classmethod
     def _open_without_shared_memory(cls, file: str) -> Reader:
         # In a folder that can't be written SQLite can't make its -shm. Without a log the file alone says all; with one,
         # both are copied to where it can.
@@ -146,6 +153,10 @@ class Reader:
             shutil.rmtree(copy, ignore_errors=True)
             raise
 
+    def archive(self) -> Archive:
+        """The record in the words of the supervisor; of use as long as this is open."""
+        return Archive(self._opened, self._path)
+
     def close(self) -> None:
         """Closes the view; a second call does nothing."""
         self._opened.close()
@@ -159,6 +170,16 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def page_size(self) -> int:
+        """Bytes."""
+        return int(str(self._opened.pragma("page_size")))
+
+    def findings(self, limit: int = 10) -> list[str]:
+        """What is damaged, at most so many findings; none for a file that is whole. Reads all of it."""
+        with faults.explained(self._path):
+            found = [str(row[0]) for row in self._opened.execute(f"PRAGMA integrity_check({int(limit)})")]
+        return [] if found == ["ok"] else found
 
     def engine(self) -> EngineLine:
         return EngineLine._make(self._rows("engine")[0])
@@ -200,6 +221,18 @@ class Reader:
     def schedules(self) -> list[ScheduleLine]:
         """All schedules, by id."""
         return [ScheduleLine._make(row) for row in self._rows("list_schedules")]
+
+    def query(self, sql: str, params: guard.Params = ()) -> list[tuple[Any, ...]]:
+        """The rows of one statement of a user's. Raises ReadFailed where it can't be answered."""
+        self._opened.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+        try:
+            return list(guard.rows(self._opened, sql, params))
+        except guard.DISK as error:
+            if isinstance(error, apsw.ReadOnlyError):
+                raise ReadFailed(f"{guard.shorten(sql)!r}: the file is opened for reading only.") from error
+            raise faults.explain(error, self._path) from error
+        except guard.REFUSALS as error:
+            raise ReadFailed(f"{guard.shorten(sql)!r}: {guard.reason(error)}.") from error
 
     def run_counts(self) -> dict[str, int]:
         """How many runs there are in each state."""

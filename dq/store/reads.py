@@ -11,7 +11,7 @@ import apsw
 
 from dq.model.states import STATUS
 from dq.store import faults
-from dq.store.group import AttemptRow, ContextRow, FunctionRow, ScheduleRow, SignalRow, TermRow
+from dq.store.group import AttemptRow, BeginRow, ContextRow, FunctionRow, QueueRow, ScheduleRow, SignalRow, TermRow
 from dq.store.sql import SQL
 
 _PAGE = 1000  # rows; no cursor stays open between pages, since that would keep the log from being reset
@@ -39,6 +39,19 @@ class RunRecord(NamedTuple):
     cancel_key: int | None
     checkpoint: int | None
     scheduled_at: int | None
+    forked_from: int | None
+    origin: str | None
+
+
+class BadStep(NamedTuple):
+    """A step that has ended without having completed."""
+
+    id: int
+    function: int
+    seq: int
+    state: str
+    payload: bytes
+    at: int  # microseconds UTC
 
 
 class WaitRecord(NamedTuple):
@@ -49,6 +62,20 @@ class WaitRecord(NamedTuple):
     function: int
     due_at: int | None
     topic: str | None
+
+
+class OpenTerm(NamedTuple):
+    """An open step that waits elsewhere than the steps around it, or has a word; `args` where it is the same as another."""
+
+    step: int
+    function: int
+    run: int | None
+    priority: int
+    key: str
+    dedup: str | None
+    dedup_until: int | None
+    same_as: int | None
+    args: bytes
 
 
 class RunStep(NamedTuple):
@@ -74,6 +101,16 @@ class ResultRecord(NamedTuple):
     payload: bytes
     began_at: int
     busy: int
+
+
+class FailureRecord(NamedTuple):
+    """How often a step has failed or taken too long, and when. Times are microseconds UTC, 0: never."""
+
+    step: int
+    count: int
+    since: int  # when the first of these attempts began
+    failed_at: int
+    timed_out_at: int
 
 
 class ClaimRecord(NamedTuple):
@@ -140,6 +177,36 @@ class Reads:
         args, scope = self._rows("checkpoint_at", step)[0]
         return args, int(scope.partition(".")[0]) + 1
 
+    def fork_size(self, run: int, before: int, until: int, dropped: str) -> tuple[int, int, int]:
+        """(steps that a fork copies, the last number of their order of delivery, signals that they have taken)."""
+        copied, seq, signals = self._rows("fork_size", run, before, until, dropped)[0]
+        return copied, seq, signals
+
+    def last_checkpoint(self, run: int, before: int, until: int) -> int:
+        """The last of a run's checkpoints before a step and asked for by a time, 0 where there is none."""
+        return int(self._rows("last_checkpoint", run, before, until)[0][0])
+
+    def nth_call(self, run: int, functions: Iterable[int], number: int) -> int | None:
+        """The step that is the how-manieth call (from 0) of these functions in a run."""
+        found = self._rows("nth_call", run, json.dumps(list(functions)), number)
+        return next((int(row[0]) for row in found), None)
+
+    def run_of_step(self, step: int) -> int | None:
+        """The run that a step belongs to; None for one submitted alone, and where there is no such step."""
+        return next((int(row[0]) for row in self._rows("run_of_step", step)), None)
+
+    def bad_steps(self, run: int) -> list[BadStep]:
+        """A run's steps that have failed, died or been cancelled, in the order of their ids."""
+        return [BadStep(*row) for row in self._rows("bad_steps", run)]
+
+    def last_good_seq(self, run: int) -> int:
+        """The last number in a run's order of delivery that is not of a cancelled step."""
+        return int(self._rows("last_good_seq", run)[0][0])
+
+    def undone_steps(self, run: int) -> int:
+        """How many compensations of a run are on record."""
+        return int(self._rows("undone_steps", run)[0][0])
+
     def runs_before(
         self, before: int, states: list[str], limit: int
     ) -> list[tuple[int, str, str, str, int, int, int]]:
@@ -171,6 +238,29 @@ class Reads:
         """What those of `ids` that have terms wait for."""
         return {row[0]: TermRow(*row) for row in self._rows("terms", json.dumps(list(ids)))}
 
+    def open_terms(self, first: int, last: int) -> list[OpenTerm]:
+        """Steps submitted alone within first..last without a result that wait elsewhere than those around them."""
+        return [OpenTerm(*row) for row in self._rows("open_terms", first, last)]
+
+    def open_flow_terms(self) -> list[OpenTerm]:
+        """The same of unfinished runs."""
+        return [OpenTerm(*row) for row in self._rows("open_flow_terms")]
+
+    def find_duplicates(self, dedup: str, now: int) -> list[tuple[int, int, int, int]]:
+        """(step, function, until or 0, whether it has ended) of those that another step with this word may be the same as."""
+        return self._rows("find_duplicates", dedup, now)
+
+    def queues(self) -> list[QueueRow]:
+        return [QueueRow(*row) for row in self._rows("queues")]
+
+    def begins(self) -> list[BeginRow]:
+        """What queues with a rate have let through, oldest first."""
+        return [BeginRow(*row) for row in self._rows("begins")]
+
+    def oldest(self, ids: Iterable[int]) -> int:
+        """When the oldest of these steps was asked for; microseconds UTC, 0 where there is none."""
+        return int(self._rows("oldest_step", json.dumps(list(ids)))[0][0])
+
     def open_signals(self) -> list[SignalRow]:
         """Signals of unfinished runs that no wait has taken, in the order in which they came."""
         return [SignalRow(*row) for row in self._rows("open_signals")]
@@ -182,9 +272,9 @@ class Reads:
         """Whether a signal that its sender knows under this id is in the file."""
         return bool(self._rows("find_signal", key))
 
-    def progress(self, ids: Iterable[int]) -> dict[int, bytes]:
-        """The cursors of those of `ids` that have one."""
-        return dict(self._rows("progress", json.dumps(list(ids))))
+    def progress(self) -> dict[int, bytes]:
+        """The cursors of all open steps that have one."""
+        return dict(self._rows("progress"))
 
     def schedules(self) -> list[ScheduleRow]:
         return [ScheduleRow(*row) for row in self._rows("schedules")]
@@ -212,6 +302,10 @@ class Reads:
     def open_flow_functions(self) -> list[tuple[int, int, int, int, int]]:
         """(run, function, first id, last id, count) of the unfinished runs' steps that have no result."""
         return self._rows("open_flow_functions")
+
+    def open_ids(self, run: int) -> list[int]:
+        """A run's steps that have no result."""
+        return [row[0] for row in self._rows("open_ids", run)]
 
     def step_function(self, step: int) -> int:
         """The function of a step. Raises LookupError where there is no such step."""
@@ -244,6 +338,10 @@ class Reads:
         found: dict[int, tuple[int, int]] = dict.fromkeys(ids, (0, 0))
         found.update((step, (last, charged)) for step, last, charged in self._rows("attempts", json.dumps(list(found))))
         return found
+
+    def failures(self, ids: Iterable[int]) -> list[FailureRecord]:
+        """What is known of attempts of these steps that failed or took too long; only of steps that have such."""
+        return [FailureRecord(*row) for row in self._rows("failures", json.dumps(list(ids)))]
 
     def attempt_causes(self, step: int) -> list[AttemptRow]:
         """The evidence: attempts that did not complete the step, oldest first."""

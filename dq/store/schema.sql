@@ -75,6 +75,8 @@ CREATE TABLE dq_run (
     checkpoint   INTEGER,                  -- the step behind which its history begins anew
     cancel_key   INTEGER,                  -- an id of its sender's, which may send it twice
     scheduled_at INTEGER,                  -- the time of its schedule that it was started for
+    forked_from  INTEGER,                  -- the run whose record its own begins with
+    origin       TEXT,                     -- 'ID CREATED_AT NAME' of the first of these, whose time and chance it sees
     CONSTRAINT run_state CHECK (state IN ('running', 'blocked', 'completed', 'failed', 'cancelled')),
     CONSTRAINT run_end CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'failed', 'cancelled')))
 ) STRICT;
@@ -123,6 +125,7 @@ CREATE TABLE dq_attempt (
     charged   INTEGER NOT NULL,  -- 1: counts against the function's max_crashes
     cause     TEXT    NOT NULL,
     ended_at  INTEGER NOT NULL,
+    began_at  INTEGER,           -- of one whose body has failed or taken too long
     PRIMARY KEY (step, attempt, epoch),
     CONSTRAINT attempt_outcome CHECK (outcome IN ('failed', 'crashed', 'timed_out', 'cancelled', 'lost')),
     CONSTRAINT attempt_charged CHECK (charged IN (0, 1))
@@ -154,11 +157,35 @@ CREATE TABLE dq_term (
     key          TEXT    NOT NULL DEFAULT '',-- its queue's limits count by it
     dedup        TEXT,                       -- no second step with the same, while this one is open or until:
     dedup_until  INTEGER,
-    topic        TEXT                        -- the signal that a wait is for; the key of what is published
+    topic        TEXT,                       -- the signal that a wait is for; the key of what is published
+    same_as      INTEGER                     -- the step whose result is this one's: it has the same `dedup`
 ) STRICT;
 
--- for find_duplicate
+-- for find_duplicates
 CREATE INDEX dq_term_dedup ON dq_term (dedup) WHERE dedup IS NOT NULL;
+
+-- Queues whose limits were seen. 0 stands for no limit.
+CREATE TABLE dq_queue (
+    name         TEXT    PRIMARY KEY,
+    concurrency  INTEGER NOT NULL,
+    per_worker   INTEGER NOT NULL,
+    rate_count   INTEGER NOT NULL,  -- no more than so many steps begin
+    rate_period  INTEGER NOT NULL,  -- within so many microseconds
+    paused       INTEGER NOT NULL,
+    overridden   INTEGER NOT NULL,  -- 1: set by hand; 0: as the code says
+    CONSTRAINT queue_paused CHECK (paused IN (0, 1)),
+    CONSTRAINT queue_overridden CHECK (overridden IN (0, 1))
+) STRICT, WITHOUT ROWID;
+
+-- What queues with a rate have let through within the time that they look back.
+CREATE TABLE dq_begin (
+    queue    TEXT    NOT NULL,
+    key      TEXT    NOT NULL,
+    step     INTEGER NOT NULL,
+    attempt  INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    PRIMARY KEY (queue, key, step, attempt)
+) STRICT, WITHOUT ROWID;
 
 -- Signals in the order in which they came. `step` is the wait that has taken one.
 CREATE TABLE dq_signal (
@@ -173,6 +200,9 @@ CREATE TABLE dq_signal (
 
 -- for open_signals
 CREATE INDEX dq_signal_open ON dq_signal (run) WHERE step IS NULL;
+
+-- for fork_size, fork_signals
+CREATE INDEX dq_signal_taken ON dq_signal (step) WHERE step IS NOT NULL;
 
 -- How far the body of an open step says that it has come.
 CREATE TABLE dq_progress (
@@ -201,6 +231,15 @@ CREATE TABLE dq_schedule (
     CONSTRAINT schedule_catch_up CHECK (catch_up IN ('skip', 'one', 'all')),
     CONSTRAINT schedule_overlap CHECK (overlap IN ('skip', 'queue', 'allow')),
     CONSTRAINT schedule_paused CHECK (paused IN (0, 1))
+) STRICT;
+
+-- Dead letters that somebody has dealt with. `successor` is what tries again: a step, or a run.
+CREATE TABLE dq_letter (
+    id         INTEGER PRIMARY KEY,  -- of the step or the run that ended badly
+    state      TEXT    NOT NULL,
+    successor  INTEGER,
+    at         INTEGER NOT NULL,
+    CONSTRAINT letter_state CHECK (state IN ('retried', 'discarded'))
 ) STRICT;
 
 -- One row for each run. `steps` have been asked for so far, `done` of them have ended.
@@ -265,7 +304,7 @@ WHERE state <> 'dead' AND attempt > 0
                    WHERE attempt.step = result.step AND attempt.attempt = result.attempt
                      AND attempt.epoch = result.epoch)
 UNION ALL
-SELECT step, attempt, epoch, outcome, pid, charged, cause, NULL, ended_at
+SELECT step, attempt, epoch, outcome, pid, charged, cause, began_at, ended_at
 FROM dq_attempt
 UNION ALL
 SELECT CAST(entry.value ->> 0 AS INTEGER), CAST(entry.value ->> 1 AS INTEGER), claim.epoch, NULL, claim.pid, 0, NULL,

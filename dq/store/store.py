@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import apsw
@@ -12,8 +12,9 @@ from dq.errors import DiskFull, Fenced, StoreError
 from dq.model.clock import Clock, SystemClock
 from dq.model.states import RUN_TRANSITIONS, RunState
 from dq.store import bulk, connection, faults
-from dq.store.group import Group
-from dq.store.reads import Reads
+from dq.store.group import ForkRow, Group
+from dq.store.guard import Guard, Statement
+from dq.store.purges import Purges
 from dq.store.sql import SQL
 from dq.store.sync import Wal
 from dq.store.transaction import transaction
@@ -33,7 +34,7 @@ class Boot(NamedTuple):
     machine_changed: bool  # the machine was restarted since, or it is another one
 
 
-class Store(Reads):
+class Store(Purges):
     """The file, open for writing. One process, one thread; only `sync` may run in another thread.
 
     Example:
@@ -48,6 +49,7 @@ class Store(Reads):
         self._opened = opened
         self._path = path
         self._wal = Wal(opened, path)
+        self.guard = Guard(opened)
         self._pid = os.getpid()
         self._epoch = UNBOOTED
         self._broken = ""
@@ -95,10 +97,24 @@ class Store(Reads):
             DiskFull: nothing is written, and the same group may be tried again later.
             StoreError: the disk failed; only a new Store can tell what is in the file.
         """
+        self.commit_effects((), lambda: group)
+
+    def commit_effects(self, statements: Sequence[Statement], decide: Callable[[], Group]) -> None:
+        """Runs users' statements and writes, in the same transaction, the group that `decide` then makes.
+
+        Nothing is decided unless every statement has done what it should. `decide` may be asked again after DiskFull.
+
+        Raises:
+            EffectFailed: a statement can't be done. Nothing is written, and `decide` was not asked.
+            Fenced, DiskFull, StoreError: as above.
+        """
         db = self._connected()
         try:
-            before = db.total_changes()
             with transaction(db):
+                if statements:
+                    self.guard.run(statements)
+                group = decide()
+                before = db.total_changes()  # what users' statements have changed is theirs to count
                 expected = self._write(db, group)
                 if db.total_changes() - before != expected:
                     raise self._fenced("a row that should be changed is not as expected")
@@ -106,6 +122,9 @@ class Store(Reads):
             raise self._fenced(f"a row is there already or breaks a rule ({error})") from error
         except apsw.Error as error:
             raise self._failed(error) from error
+        self._look_at_log()
+
+    def _look_at_log(self) -> None:
         if self._pages >= self._checkpoint_at:
             self.checkpoint()
 
@@ -125,12 +144,26 @@ class Store(Reads):
             if rows:
                 bulk.insert(db, name, rows)
                 expected += len(rows)
+        for fork in group.forks:
+            expected += self._fork(db, fork)
         self._check_epochs(db, group)
         for name, rows in _closings(group):
             if rows:
                 db.executemany(SQL[name], rows)
                 expected += len(rows)
         return expected
+
+    def _fork(self, db: apsw.Connection, fork: ForkRow) -> int:
+        """Copies a part of a run's record to another run; returns how many rows that has changed."""
+        before = db.total_changes()
+        db.execute(SQL["fork_steps"], fork[:6])
+        if db.changes() != fork.count:
+            raise self._fenced(f"a fork should copy {fork.count} steps, and there are {db.changes()}")
+        db.execute(SQL["fork_results"], fork[:6])
+        db.execute(SQL["fork_terms"], fork[:6])
+        db.execute(SQL["fork_signals"], fork[:7])
+        db.execute(SQL["set_fork"], (*fork[:3], None, None, None, None, fork.origin, fork.checkpoint))
+        return db.total_changes() - before
 
     def _check_epochs(self, db: apsw.Connection, group: Group) -> None:
         """A result counts only under a claim that is open. Epoch 0 stands for a step that ended unclaimed."""
@@ -253,6 +286,11 @@ def _statements(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ..
         ("insert_step", group.steps),
         ("insert_flow_step", group.flow_steps),
         ("upsert_term", group.terms),
+        ("set_same_as", group.same_as),
+        ("upsert_queue", group.queues),
+        ("delete_begin", group.ended_begins),
+        ("upsert_begin", group.begins),
+        ("upsert_due", group.dues),
         ("insert_signal", group.signals),
         ("take_signal", group.taken_signals),
         ("upsert_schedule", group.schedules),
@@ -262,6 +300,7 @@ def _statements(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ..
         ("trim_claim", group.trimmed_claims),
         ("insert_result", group.results),
         ("insert_attempt", group.attempts),
+        ("insert_letter", group.letters),
     )
 
 

@@ -14,7 +14,11 @@ class ProcessExecutor(Executor):
     """
 
     capabilities: ClassVar[Capability] = (
-        Capability.KILL | Capability.HARD_TIMEOUT | Capability.PID_LIVENESS | Capability.SHARED_FS
+        Capability.KILL
+        | Capability.HARD_TIMEOUT
+        | Capability.MEMORY_LIMIT
+        | Capability.PID_LIVENESS
+        | Capability.SHARED_FS
     )
     serial: ClassVar[bool] = True
 

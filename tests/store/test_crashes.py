@@ -49,6 +49,10 @@ def _check(folder: Path) -> None:
             ids = range(first, first + writer.ROWS)
             assert store.known_steps(ids) == set(ids)
             assert [row.id for row in store.results(ids)] == list(ids)
+        # What a user's statement did is there where its group is, and nowhere else.
+        tables = store._opened.execute("SELECT name FROM sqlite_schema WHERE name = 'effect'").fetchall()
+        effects = store._opened.execute("SELECT first FROM effect ORDER BY first").fetchall() if tables else []
+        assert [first for (first,) in effects] == present
         assert store.open_claims() == []
         assert store._opened.pragma("integrity_check") == "ok"
         told = [line for line in _lines(folder / "acks") if line.startswith("boot")]

@@ -12,19 +12,21 @@ from typing import Any
 from dq.crew.clients import Client
 from dq.crew.ledger import Function
 from dq.crew.members import WORKER, Member
+from dq.crew.options import Options
 from dq.crew.peer import Peer
 from dq.crew.recovery import recover
-from dq.crew.supervisor import Options, Supervisor
-from dq.executor import frames
+from dq.crew.supervisor import Supervisor
+from dq.executor import frames, options
 from dq.executor.contract import Capability
 from dq.executor.frames import Claim, Context, Define, Results, Revoke, Submit
 from dq.executor.link import Link
 from dq.executor.slots import WORKER as WORKER_KIND
 from dq.executor.slots import SlotReader, SlotWriter, open_slots
-from dq.model.clock import SystemClock
+from dq.model.clock import Clock, SystemClock
 from dq.model.states import COMPLETED
 from dq.store.store import Store
 
+_ABLE = Capability.KILL | Capability.HARD_TIMEOUT | Capability.MEMORY_LIMIT
 CONTEXT = Context("python", "", "/", (), "")
 
 
@@ -98,25 +100,28 @@ class Hand:
 class Room:
     """See the module."""
 
-    def __init__(self, folder: Path, workers: int, boot_id: str) -> None:
+    def __init__(self, folder: Path, workers: int, boot_id: str, clock: Clock | None = None) -> None:
         self.db = folder / "f.db"
         self.memory = open_slots(f"{self.db}.slots", create=True)
         self.sockets: list[socket.socket] = []
         slots = SlotReader(self.memory)
         store = Store.open(self.db)
         boot = store.boot(boot_id)
-        self.supervisor = Supervisor(Options(str(self.db), workers), store, slots, SystemClock(), boot.epoch)
+        self.supervisor = Supervisor(Options(str(self.db), workers), store, slots, clock or SystemClock(), boot.epoch)
         pools = self.supervisor.scheduler.pools
-        self.supervisor.scheduler.add_pool("cpu", f"process:{workers}", workers, 1, Capability.KILL)
+        self.supervisor.scheduler.add_pool("cpu", f"process:{workers}", workers, 1, _ABLE)
         pools[""] = pools["cpu"]
         recover(self.supervisor, slots, boot)
         self.context = self.supervisor.ledger.context(CONTEXT)
 
-    def function(self, name: str = "m:f", *, cost: int = -1, max_crashes: int = 3) -> Function:
-        """A step's function; `cost` in nanoseconds, -1: not known yet."""
+    def function(
+        self, name: str = "m:f", *, cost: int = -1, max_crashes: int = 3, executor: str = "", **told: Any
+    ) -> Function:
+        """A step's function; `cost` in nanoseconds, -1: not known yet; `told` are fields of its options."""
         digest = name.encode().ljust(16, b"-")
+        packed = options.pack(options.Options(**told))
         function = self.supervisor.ledger.function(
-            Define(1, name, "step", digest, b"code", "", max_crashes), self.context
+            Define(1, name, "step", digest, b"code", executor, max_crashes, packed), self.context
         )
         function.cost = cost
         return function
@@ -144,8 +149,10 @@ class Room:
 
 
 @contextmanager
-def open_room(folder: Path, *, workers: int = 2, boot_id: str = "boot-1") -> Iterator[Room]:
-    room = Room(folder, workers, boot_id)
+def open_room(
+    folder: Path, *, workers: int = 2, boot_id: str = "boot-1", clock: Clock | None = None
+) -> Iterator[Room]:
+    room = Room(folder, workers, boot_id, clock)
     try:
         yield room
     finally:

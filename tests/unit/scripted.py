@@ -39,7 +39,7 @@ from dq.executor.frames import (
 )
 from dq.executor.link import Closed, Link
 from dq.executor.options import PATCHED, PUBLISH, SLEEP, SUPERVISOR, WAIT_SIGNAL
-from dq.flow.decorators import Workflow
+from dq.flow.decorators import Workflow, workflow
 from dq.flow.host import Host
 from dq.flow.registry import define
 from dq.model.payload import FAILURE, seal
@@ -94,6 +94,9 @@ class Crew:
         self.bodies = 0  # bodies that ran
         self.now = NOW
         self.withdrawn: list[int] = []  # steps that runs have asked the end of, in order
+        self.tape: list[tuple[str, int]] = []  # "asked" or "ended", and the step: each beginning of it was once the file
+        self._rests = 0
+        self.obeys = True  # whether what is withdrawn ends at once
         self._folder = folder
         self._lease = lease
         self._next = 1000
@@ -210,13 +213,14 @@ class Crew:
             assert id not in self.runs[run].steps
             self.runs[run].steps[id] = step
             self.asked.append(step)
-            if told.executor == SUPERVISOR and (told.name == PUBLISH or told.name.startswith(PATCHED)):
+            self.tape.append(("asked", id))
+            if self.obeys and told.executor == SUPERVISOR and (told.name == PUBLISH or told.name.startswith(PATCHED)):
                 self.complete(step, id=run)
 
     def _end(self, run: RunOnRecord, id: int) -> None:
         """A run does not want a step any more."""
         step = run.steps[id]
-        if not step.seq:
+        if self.obeys and not step.seq:
             self.commit([(step, CANCELLED, failure(errors.Cancelled("cancelled")))], id=run.id)
 
     def execute(self, step: StepOnRecord) -> tuple[int, bytes]:
@@ -248,6 +252,7 @@ class Crew:
             self.now += 1
             step.seq, step.status, step.payload, step.at = run.seq, status, payload, self.now
             rows.append((run.id, step.id, step.seq, status, payload, step.at))
+            self.tape.append(("ended", step.id))
         if tell:
             self._linked().send(Deliver(rows))
 
@@ -288,11 +293,22 @@ class Crew:
         run = self.runs[id]
         while run.end is None:
             ready = self.ready(id)
-            if ready:
+            if ready and ready[0].name == SLEEP:
+                self.rest()
+                ready = self.ready(id)
+            if ready and run.end is None:
                 self.complete(*ready, id=id)
             else:
                 self.until(lambda: run.end is not None or self.ready(id))
         return self.result(id)
+
+    def rest(self) -> None:
+        """Waits until the host has heard all, and its runs have done all that they can: another run tells."""
+        self._rests += 1
+        id = (1 << 50) + self._rests
+        self.start(_rests, id=id)
+        self.until(lambda: self.runs[id].end is not None)
+        del self.runs[id]
 
     def result(self, id: int = 7) -> Any:
         """What an ended run came to."""
@@ -312,6 +328,11 @@ class Crew:
     def _linked(self) -> Link:
         assert self._link is not None, "no host is open"
         return self._link
+
+
+@workflow
+def _rests() -> None:
+    """A run that ends at once."""
 
 
 def failure(error: errors.DqError) -> bytes:

@@ -31,7 +31,7 @@ class Ward:
         self.refusal: OSError | None = None
         self._room = room
 
-    def fork(self, member: Member, executor: str, boot_epoch: int) -> None:
+    def fork(self, member: Member, executor: str, boot_epoch: int, salt: str) -> None:
         if self.refusal is not None:
             raise self.refusal
         main, child_main = socket.socketpair()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from dq.crew.timers import Timers
+from dq.crew.timers import SPARE, Timers
 
 
 def test_what_is_due_is_done_in_the_order_of_its_time() -> None:
@@ -42,3 +42,24 @@ def test_an_action_may_set_the_next_one() -> None:
     assert done == [1.0]
     timers.run(3.0)
     assert done == [1.0, 2.0, 3.0]
+
+
+def test_what_is_cancelled_is_not_done_and_leaves_the_memory() -> None:
+    timers, done = Timers(), list[int]()
+    kept = timers.at(5.0, partial(done.append, 0))
+    for number in range(1, 50_000):
+        timers.cancel(timers.at(1000.0 + number, partial(done.append, number)))
+        assert len(timers) <= 1 + SPARE + 1
+    timers.run(1e9)
+    assert done == [0]
+    timers.cancel(kept)  # it is done, so there is nothing to cancel
+    assert not timers
+
+
+def test_an_action_may_cancel_another_that_is_due() -> None:
+    timers, done = Timers(), list[str]()
+    first = timers.at(2.0, partial(done.append, "late"))
+    timers.at(1.0, lambda: timers.cancel(first))
+    timers.run(3.0)
+    assert not done
+    assert timers.timeout(3.0) is None

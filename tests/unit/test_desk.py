@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dq.executor.contract import Executor, Job, Outcome
+from dq.executor.contract import About, Executor, Job, Outcome
 from dq.executor.desk import MemberDesk, SerialDesk, SharedDesk
-from dq.executor.frames import Results
+from dq.executor.frames import Progress, Results
 from dq.executor.link import Closed, Link
 from dq.executor.slots import BEGUN, ENTRIES, UNSENT, SlotReader, SlotWriter, open_slots
 from dq.model.states import COMPLETED, FAILED
@@ -131,6 +131,36 @@ def test_revoked_jobs_do_not_begin(either: Set) -> None:
     either.desk.hand_out(either.executor)
     assert either.await_rows(1) == [(9, 2)]
     assert either.executor.seen == [2]
+
+
+def test_progress_leaves_at_once_and_behind_earlier_results(serial: Set) -> None:
+    seen: list[object] = []
+
+    def body(job: Job) -> Outcome:
+        if job.step == 2:
+            told = threading.Thread(target=serial.desk.progress, args=(job, b"cursor"))
+            told.start()
+            told.join(30)
+            seen.extend(serial.far.poll())
+        return Outcome(job.step, COMPLETED, b"", 0, 0)
+
+    serial.desk.accept(7, [(1, 1, 0, b""), (2, 1, 0, b"")], body)
+    serial.desk.hand_out(serial.executor)
+    assert seen == [Results(7, [(1, COMPLETED, b"", 0, 0)]), Progress(7, 2, b"cursor")]
+    assert serial.frames() == [(7, [2])]
+
+
+def test_jobs_know_what_is_known_of_their_steps(either: Set) -> None:
+    seen: list[tuple[int, About | None]] = []
+
+    def body(job: Job) -> Outcome:
+        seen.append((job.step, job.about))
+        return Outcome(job.step, COMPLETED, b"", 0, 0)
+
+    about = About("run")
+    either.desk.accept(7, [(1, 1, 0, b""), (2, 1, 0, b"")], body, [about, None])
+    either.desk.hand_out(either.executor)
+    assert seen == [(1, about), (2, None)]
 
 
 def test_a_frame_never_mixes_claims(serial: Set) -> None:

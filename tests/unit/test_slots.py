@@ -102,3 +102,18 @@ def test_no_link_is_followed(path: str, tmp_path: Path) -> None:
         open_slots(path, create=True)
     with pytest.raises(FileNotFoundError):
         open_slots(str(tmp_path / "none"))
+
+
+def test_a_body_with_a_time_limit_tells_when_it_began(path: str) -> None:
+    reader = SlotReader(open_slots(path, create=True))
+    writer = SlotWriter(open_slots(path), 3)
+    writer.own(1, 2, 3, b"n" * 16, WORKER)
+    assert reader.timed(3) == (0, 0)
+    writer.time(11, BIG)
+    assert reader.timed(3) == (11, BIG)
+    writer.begin(0, 11, 7)
+    writer.beat()
+    assert reader.timed(3) == (11, BIG)
+    writer.time(0, 0)
+    assert reader.timed(3) == (0, 0)
+    assert reader.entries(3) == [Entry(11, 7, BEGUN)]

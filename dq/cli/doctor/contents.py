@@ -1,0 +1,109 @@
+"""The file itself: whether it is whole, and whether its side files are."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+
+from dq.cli.doctor.finding import ERROR, NOTE, WARNING, Finding
+from dq.cli.sizes import size
+from dq.crew.janitor import listing
+from dq.errors import DamagedPayload
+from dq.executor import blobs
+from dq.executor.blobs import Reference
+from dq.model.payload import unseal
+from dq.store.migrate import PAGE_SIZE
+from dq.store.reader import Reader
+
+LONG_LOG = 256 << 20  # bytes
+FUTURE = 60_000_000  # microseconds
+SHOWN = 5  # examples in a finding
+
+
+def check(db: str, reader: Reader, now: int) -> Iterator[Finding]:
+    findings, quoted = reader.findings(SHOWN), shlex.quote(db)
+    if findings:
+        yield Finding(
+            ERROR, "integrity", "; ".join(findings), "the file is damaged, and what is in these pages may be lost",
+            f"copy {quoted} and {quoted}-wal to a safe place; then go back to a backup, or save what can be read: "
+            f"sqlite3 {quoted} .recover | sqlite3 rescued.db",
+        )  # fmt: skip
+        return
+    if reader.page_size() != PAGE_SIZE:
+        yield Finding(
+            NOTE, "page size", f"pages have {reader.page_size()} bytes", f"a sync costs by its pages, and {PAGE_SIZE} are quickest",
+            "nothing; a new file has the right one",
+        )  # fmt: skip
+    yield from _log(db)
+    yield from _clock(reader, now)
+    yield from _side_files(db, reader)
+
+
+def _log(db: str) -> Iterator[Finding]:
+    length = os.path.getsize(f"{db}-wal") if os.path.exists(f"{db}-wal") else 0
+    if length > LONG_LOG:
+        yield Finding(
+            WARNING, "log", f"the write-ahead log has {size(length)}",
+            "somebody reads in one long transaction, so that the log can't begin anew, and every reader is slower",
+            f"find who has it open (`fuser -v {shlex.quote(db)}-wal`) and end that transaction",
+        )  # fmt: skip
+
+
+def _clock(reader: Reader, now: int) -> Iterator[Finding]:
+    ahead = reader.archive().latest_end() - now
+    if ahead > FUTURE:
+        yield Finding(
+            WARNING, "clock", f"something on record ended {ahead / 6e7:.0f} minutes in the future",
+            "the system's clock was set back, or was wrong; timers, schedules and `dq gc` go by it",
+            "set the clock right (`timedatectl`)",
+        )  # fmt: skip
+
+
+def _side_files(db: str, reader: Reader) -> Iterator[Finding]:
+    folder = db + ".blobs"
+    files = {file.name: file for file in listing(folder)}
+    wanted: dict[str, Reference] = {}
+    unread = 0
+    for payloads in reader.archive().payloads_aside():
+        for payload in payloads:
+            try:
+                found = blobs.reference(bytes(unseal(payload)[1]))
+                wanted[found.name] = found
+            except DamagedPayload:
+                unread += 1
+    if unread:
+        yield Finding(
+            ERROR, "payloads", f"{unread} payloads do not match their checksum", "what they name can't be found",
+            "go back to a backup, or fork the runs that need them from an earlier step",
+        )  # fmt: skip
+    # One that was tidied up between the two looks is not missing, so it is looked for once more.
+    missing = [name for name in wanted if name not in files and not os.path.exists(blobs.path_of(folder, name))]
+    broken = [name for name, file in files.items() if name in wanted and file.size != wanted[name].size]
+    for what, names in (("are missing", _still(missing, reader)), ("have another size than on record", broken)):
+        if names:
+            yield Finding(
+                ERROR, "side files", f"{len(names)} side files {what}, such as {', '.join(names[:SHOWN])}",
+                "whoever needs one of these values is told that it is damaged", "bring them back from a backup of the folder",
+            )  # fmt: skip
+    loose = [file for name, file in files.items() if name not in wanted and file.is_due(time.time())]
+    if loose:
+        yield Finding(
+            NOTE, "side files", f"nothing refers to {len(loose)} side files, of {size(sum(file.size for file in loose))}",
+            "attempts that came to nothing have left them", f"dq gc --older-than 30d --db {shlex.quote(db)}",
+        )  # fmt: skip
+
+
+def _still(missing: list[str], reader: Reader) -> list[str]:
+    """Those that rows refer to now, too."""
+    if not missing:
+        return []
+    named: set[str] = set()
+    for payloads in reader.archive().payloads_aside():
+        for payload in payloads:
+            try:
+                named.add(blobs.reference(bytes(unseal(payload)[1])).name)
+            except DamagedPayload:
+                continue
+    return [name for name in missing if name in named]
