@@ -9,13 +9,16 @@ BIN := .venv/bin
 RUN := .venv/.run
 DEV := .venv/.dev
 
-.PHONY: demo test check lint layout mypy pyright imports bench format clean
+.PHONY: demo test soak check lint layout mypy pyright imports bench format clean
 
 demo: $(RUN)
 	$(BIN)/dq demo $(ARGS)
 
 test: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+soak: $(DEV)
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 check: lint layout mypy pyright imports
 

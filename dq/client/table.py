@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
@@ -49,7 +50,10 @@ class Table:
     def number(self, function: Any, kind: str = "step") -> int:
         """The number of a function as a step or a workflow. Raises NotPicklable."""
         if kind == "step" and type(function).__hash__ is not None:
-            known = self.cache.get(function)
+            try:
+                known = self.cache.get(_definition(function))
+            except TypeError:  # an option of it has no hash
+                known = None
             if known is not None:
                 return known
         message = _describe(function, kind)
@@ -63,12 +67,20 @@ class Table:
         if kind == "step" and _is_constant(function, message.code):
             if len(self.cache) >= _CACHE_MAX:
                 self.cache.clear()
-            self.cache[function] = number
+            with contextlib.suppress(TypeError):
+                self.cache[_definition(function)] = number
         return number
 
     def name(self, number: int) -> str:
         """What the record calls a function."""
         return self._names[number - 1]
+
+
+def _definition(function: Any) -> Any:
+    """What stands for a function in the cache. Calls of a step that say more than their arguments do not find it at once."""
+    if isinstance(function, Step) and function.has_term:
+        return function.__dq_body__, function.settings.definition
+    return function
 
 
 def _describe(function: Any, kind: str) -> Define:
@@ -82,8 +94,6 @@ def _is_constant(function: Any, code: bytes) -> bool:
 
     What travels by value may change between two calls: a variable that it closes over, a global that it reads.
     """
-    if getattr(function, "has_term", False):
-        return False  # each of its calls says more than its arguments
     if not code:
         kind: Any = type(function)
         return bool(kind.__hash__ is object.__hash__ and kind.__eq__ is object.__eq__)

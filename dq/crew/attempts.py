@@ -17,6 +17,7 @@ from dq.crew.results import failure
 from dq.executor import failures, frames
 from dq.executor.frames import BadFrame
 from dq.executor.options import SUPERVISOR
+from dq.model.payload import DELAY
 from dq.model.states import FAILED, STATUS
 from dq.store.group import AttemptRow, Group
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from dq.store.group import TermRow
 
 CAUSE_MAX = 1000  # characters of a failure that are kept for each attempt
-DELAY = struct.Struct("<Q")  # microseconds, before the failure in the payload of RETRY
 
 Again = tuple["Row", bytes, int, int]  # a row whose attempt has failed: (row, payload, began, busy)
 

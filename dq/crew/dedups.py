@@ -169,6 +169,7 @@ class Dedups:
             record.id: record for record in self._sup.store.results({t.same_as or 0 for t, _ in self._restored})
         }
         restored, self._restored = self._restored, []
+        orphaned: dict[int, First] = {}
         for term, batch in restored:
             assert term.same_as is not None
             row = (term.step, 1, term.function, term.args)
@@ -176,4 +177,10 @@ class Dedups:
             if record is not None:
                 self._end(row, batch, record.status, record.payload)
                 continue
-            self.open[term.same_as].followers[term.step] = row, batch
+            first = self.open.get(term.same_as)
+            if first is None:  # nothing is left of it
+                word = (self._label(self._sup.ledger.functions[term.function]), term.dedup or "")
+                first = orphaned.setdefault(term.same_as, First(term.same_as, word, term.dedup_until or 0))
+            first.followers[term.step] = row, batch
+        for first in orphaned.values():
+            self._pass_on(first)

@@ -126,8 +126,8 @@ class Gate:
         most = self.queue.limits.per_worker
         return bool(most) and self.held.get(member, 0) >= most
 
-    def room(self, member: Member, slots: int, count: int) -> int:
-        """How many of `count` rows a member may be given now.
+    def room(self, member: Member, slots: int, members: int, count: int) -> int:
+        """How many of `count` rows a member may be given now, where so many members could take some.
 
         What is limited is not given ahead of need: a row that waits behind another in a worker would be one that nobody
         can overtake, and would keep a place that another worker could use.
@@ -135,9 +135,11 @@ class Gate:
         limits = self.queue.limits
         if limits == NO_LIMITS:
             return count
-        count = min(count, max(1, slots - member.outstanding))
+        share = 1
         if limits.concurrency:
+            share = -(-(limits.concurrency - self.running) // members)
             count = min(count, limits.concurrency - self.running)
+        count = min(count, max(share, slots - member.outstanding))
         if limits.per_worker:
             count = min(count, limits.per_worker - self.held.get(member, 0))
         if limits.begins:

@@ -13,8 +13,6 @@ from dq.model.states import STATUS, RunState, StepState
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from dq.crew.evidence import Death
     from dq.crew.ledger import Function, Run
     from dq.crew.results import Results

@@ -208,10 +208,11 @@ class Scheduler:
         free = max(1, slots - member.outstanding)
         # What nobody knows the cost of yet is claimed one at a time.
         count = free if cost < 0 else max(free, (self._horizon() * slots - member.load) // max(cost, 500))
-        share = -(-lane.pending // max(1, sum([m.ready for m in lane.members])))
+        members = max(1, sum([m.ready for m in lane.members]))
+        share = -(-lane.pending // members)
         count = min(count, max(share, 1), CLAIM_ROWS, HOLD_ROWS - member.outstanding)
         if segment.gate is not None:
-            count = segment.gate.room(member, slots, count)
+            count = segment.gate.room(member, slots, members, count)
         rows = segment.take(max(count, 1))
         number, size, keep = function.id, 0, 0
         for row in rows:

@@ -82,7 +82,7 @@ class Waits:
                 self._end(step, COMPLETED, signal.payload)
                 return
             self._waiting.setdefault((run.id, topic), {})[step] = None
-        elif name == PUBLISH or name.startswith(PATCHED) or name == CHECKPOINT:
+        elif name in (PUBLISH, CHECKPOINT) or name.startswith(PATCHED):
             if name == PUBLISH:
                 self._sup.publishing.news(run.id)
             elif name == CHECKPOINT:

@@ -6,7 +6,6 @@ The judgement is a pure decision of tenacity's objects. It leaves with the outco
 from __future__ import annotations
 
 import gc
-import struct
 from collections.abc import Callable
 from time import monotonic_ns, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,12 +15,12 @@ from dq.executor import effects, failures, retrying
 from dq.executor.ceiling import Ceiling, resident
 from dq.executor.contract import Job, Outcome
 from dq.executor.options import Options
+from dq.model.payload import DELAY
 from dq.model.states import COMPLETED, FAILED, RETRY
 
 if TYPE_CHECKING:
     from dq.executor.envelope import Runner
 
-DELAY = struct.Struct("<Q")  # microseconds, before the failure in the payload of RETRY
 _SHOWN = 200  # characters of a value that was rejected
 
 

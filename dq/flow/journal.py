@@ -199,8 +199,7 @@ class Journal:
         if not self._arrived:
             return False
         _, target, index, status, payload, at = heappop(self._arrived)
-        if at > self.now:
-            self.now = at
+        self.now = max(self.now, at)
         target.take(index, status, payload)
         return True
 

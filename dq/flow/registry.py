@@ -28,6 +28,7 @@ class Registry:
         self._send = send
         self._numbers: dict[bytes, int] = {}
         self._builtins: dict[str, Function] = {}
+        self._by_name: dict[tuple[Any, ...], Function] = {}
 
     def builtin(self, name: str) -> Function:
         """The number of something that the supervisor itself ends."""
@@ -44,13 +45,29 @@ class Registry:
         known = step.registered
         if known is not None and known.registry is self:
             return known
+        # `step.options(priority=5)` is a new object with each call, and the same function on record.
+        same = _definition(step) if step.has_term else None
+        if same is not None and (known := self._by_name.get(same)) is not None:
+            return known
         message = define(len(self._numbers) + 1, step)
         number = self._numbers.get(message.digest)
         if number is None:
             number = self._numbers[message.digest] = message.number
             self._send(message)
         function = step.registered = Function(self, number, message.name)
+        if same is not None and not message.code:
+            self._by_name[same] = function
         return function
+
+
+def _definition(step: Step[..., Any] | Workflow[..., Any]) -> tuple[Any, ...] | None:
+    """What is the same for all calls of a step; None where that has no hash."""
+    same = (step.__dq_body__, step.settings.definition)
+    try:
+        hash(same)
+    except TypeError:
+        return None
+    return same
 
 
 def define(number: int, function: Step[..., Any] | Workflow[..., Any]) -> Define:

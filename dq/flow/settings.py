@@ -45,6 +45,11 @@ class Settings(NamedTuple):
             raise TypeError(f"there is no option {min(unknown)!r}; there are {', '.join(self._fields)}")
         return _checked(self._replace(**given))
 
+    @property
+    def definition(self) -> tuple[Any, ...]:
+        """What is the same for all calls of the function."""
+        return self._replace(priority=0, delay=None, at=None, dedup="", dedup_for=None)
+
     def pack(self, source: str = "") -> bytes:
         """What travels with the function's definition."""
         from dq.executor import options, retrying

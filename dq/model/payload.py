@@ -17,6 +17,7 @@ FILE = b"f"  # the body names a side file that holds one
 FAILURE = b"e"  # the body tells an exception
 
 HEAD = struct.Struct("<cI")
+DELAY = struct.Struct("<Q")  # microseconds until the next attempt; stands before the failure that it follows
 INLINE_MAX = 256 << 10  # bytes; a larger body goes into a side file
 
 

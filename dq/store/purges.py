@@ -16,7 +16,7 @@ from typing import NamedTuple
 import apsw
 
 from dq.errors import StoreError
-from dq.store.references import pages
+from dq.store.references import RUNS, SIGNALS, STEPS, pages
 from dq.store.sql import SQL
 from dq.store.surveys import Surveys
 from dq.store.transaction import transaction
@@ -63,18 +63,18 @@ class Purges(Surveys):
 
     def old_runs(self, age: Age) -> Iterator[list[tuple[int, int]]]:
         """(id, id of its parent or 0) of runs that ended so long ago, in pages; some pages are empty."""
-        for after, last in pages(self._rows, "page_of_runs"):
+        for after, last in pages(self._rows, RUNS):
             yield self._rows("old_runs", after, last, age.before, int(age.keep_failed))
 
     def old_steps(self, age: Age) -> Iterator[list[int]]:
         """Steps submitted alone that ended so long ago, and steps whose run is gone, in pages; some pages are empty."""
-        for after, last in pages(self._rows, "page_of_steps"):
+        for after, last in pages(self._rows, STEPS):
             rows = self._rows("old_steps", after, last, age.before, int(age.keep_failed), age.now)
             yield [row[0] for row in rows]
 
     def stray_signals(self) -> Iterator[list[int]]:
         """Signals whose run is gone, in pages; some pages are empty."""
-        for after, last in pages(self._rows, "page_of_signals"):
+        for after, last in pages(self._rows, SIGNALS):
             yield [row[0] for row in self._rows("stray_signals", after, last)]
 
     def parent(self, run: int) -> int:

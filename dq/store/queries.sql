@@ -418,6 +418,18 @@ FROM dq_schedule ORDER BY id;
 
 -- What follows walks whole tables, a page at a time by their primary keys: to delete, and to find side files.
 
+-- name: last_run
+SELECT max(id) FROM dq_run;
+
+-- name: last_step
+SELECT max(id) FROM dq_step;
+
+-- name: last_result
+SELECT max(step) FROM dq_result;
+
+-- name: last_progress
+SELECT max(step) FROM dq_progress;
+
 -- name: page_of_runs
 SELECT max(id) FROM (SELECT id FROM dq_run WHERE id > ? ORDER BY id LIMIT ?);
 
@@ -582,10 +594,11 @@ SELECT run.name, max(run.created_at, coalesce(max(result.ended_at), 0)) AS heard
 FROM dq_run AS run
 LEFT JOIN dq_step AS step ON step.run = run.id
 LEFT JOIN dq_result AS result ON result.step = step.id
-WHERE run.state = 'running' GROUP BY run.id HAVING count(step.id) = count(result.step) AND heard < ? ORDER BY heard;
+WHERE run.state IN ('running', 'blocked') AND run.state = 'running'
+GROUP BY run.id HAVING count(step.id) = count(result.step) AND heard < ? ORDER BY heard;
 
 -- name: blocked_runs
-SELECT name, coalesce(reason, '') FROM dq_run WHERE state = 'blocked' ORDER BY id;
+SELECT name, coalesce(reason, '') FROM dq_run WHERE state IN ('running', 'blocked') AND state = 'blocked' ORDER BY id;
 
 -- name: unfinished_workflows
 SELECT function, count(*) FROM dq_run WHERE state IN ('running', 'blocked') GROUP BY function;

@@ -169,7 +169,7 @@ def test_every_payload_of_the_schema_is_searched_for_side_files() -> None:
                 assert any(
                     f"SELECT {column} FROM {table} " in f"{statement} "
                     for name, statement in SQL.items()
-                    if name in {"schedules_aside", *chain(*references.TABLES.values())}
+                    if name in {"schedules_aside", *chain(*(each.names for each in references.TABLES))}
                 ), f"{table}.{column}"
 
 

@@ -14,7 +14,7 @@ from dq.errors import StepCrashed, StepTimeout
 from dq.executor import failures
 from dq.executor.contract import Capability
 from dq.executor.frames import Cancel, CancelDone, Claim, Done, Progress, Refused, Release, Results, Submit, Try
-from dq.executor.trial import DELAY
+from dq.model.payload import DELAY
 from dq.model.states import FAILED, RETRY
 from tests.unit.crewroom import Guest, Hand, Room, open_room
 from tests.unit.timekeeping import SECOND, Clock

@@ -22,7 +22,7 @@ from dq.executor.envelope import Runner
 from dq.executor.frames import Try
 from dq.executor.functions import define
 from dq.executor.options import Options, pack
-from dq.executor.trial import DELAY
+from dq.model.payload import DELAY
 from dq.model.states import COMPLETED, FAILED, RETRY
 
 MIB = 1 << 20
