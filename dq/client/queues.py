@@ -102,7 +102,7 @@ class QueueHandle:
         return listed(self._line, self.name)[0]
 
     def _set(
-        self, paused: int = KEEP, limits: tuple[int, int, int, int] = (KEEP,) * 4, *, default: bool = False
+        self, paused: int = KEEP, limits: tuple[int, int, int, int] = (KEEP, KEEP, KEEP, KEEP), *, default: bool = False
     ) -> str:
         answer = self._line.ask(lambda ticket: SetQueue(ticket, self.name, paused, limits, default))
         return cast(Done, answer).text

@@ -70,7 +70,7 @@ class Hosts:
             id, at, name = record.origin.split(" ", 2)
             began, origin = int(at), f"{id} {name}"
         due = record.scheduled_at or 0
-        told = frames.Assign(run.id, run.name, run.function.id, args, began, cancel, chapter, due, origin)
+        told = frames.Assign(run.id, run.name, run.function.id, args, began, cancel, chapter, due, origin, run.sent)
         mail.append((host.peer, told))
         self._history(run, host)
 

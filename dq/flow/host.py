@@ -67,6 +67,7 @@ class Ids:
         self._blocks: deque[tuple[int, int]] = deque()
         self._asked = False
         self._low = 0
+        self._floor = 0
 
     def lease(self) -> None:
         """Asks for a block, unless one is asked for."""
@@ -79,6 +80,11 @@ class Ids:
         self._asked = False
         self._blocks.append((first, first + count))
 
+    def above(self, id: int) -> None:
+        """From now on ids are higher than this one: the ids of a run rise in the order in which it asks, always."""
+        self._floor = max(self._floor, id)
+        self._next = min(max(self._next, id + 1), self._end)
+
     @property
     def given(self) -> int:
         """The next id that is given out."""
@@ -88,7 +94,8 @@ class Ids:
         """An id that nobody else has. Waits for a block if need be."""
         while self._next == self._end:
             if self._blocks:
-                self._next, self._end = self._blocks.popleft()
+                first, self._end = self._blocks.popleft()
+                self._next = min(max(first, self._floor + 1), self._end)
                 self._low = self._end - (self._end - self._next) // 2
             else:
                 self.lease()
@@ -144,6 +151,7 @@ class Host:
                 self._history(message.run, message.rows, message.last)
             case Assign():
                 self._runs[message.run] = Run.assigned(self, message)
+                self.ids.above(message.above)
                 self._workflows[message.run] = message.function
             case Define():
                 self._functions[message.number] = message
@@ -188,6 +196,8 @@ class Host:
         for step, function, scope, occurrence, mark, args, seq, status, payload, at in rows:
             recorded = Recorded(step, mark, args, seq, status, payload, at)
             run.journal.load(scope, names[function].name, occurrence, recorded)
+        if rows:
+            self.ids.above(rows[-1][0])
         run.loaded = True
         run.complete = last
         run.stalled = False

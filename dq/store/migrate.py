@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import apsw
 
 from dq.errors import ForeignDatabase, NewerSchema, StoreError
@@ -12,7 +10,6 @@ from dq.store.transaction import transaction
 
 APPLICATION_ID = 0x64717101
 VERSION = 2
-_VIEWS = re.compile(r"^CREATE VIEW .*?;", re.MULTILINE | re.DOTALL)
 PAGE_SIZE = 4096  # bytes; a sync costs by the bytes of its pages, and large payloads have files of their own
 
 
@@ -44,8 +41,7 @@ def upgrade(connection: apsw.Connection) -> None:
     with transaction(connection):
         for step in range(version + 1, VERSION + 1):
             connection.execute(read(f"migrations/{step}.sql"))
-        for view in _VIEWS.findall(read("schema.sql")):  # they hold nothing, so migrations drop them only
-            connection.execute(view)
+        connection.execute(read("views.sql"))  # they hold nothing, so migrations only drop them
         connection.pragma("user_version", VERSION)
 
 
@@ -71,6 +67,7 @@ def create(connection: apsw.Connection, path: str, created_at: int) -> None:
     use_wal(connection, path)
     with transaction(connection):
         connection.execute(read("schema.sql"))
+        connection.execute(read("views.sql"))
         connection.execute(SQL["insert_engine"], (created_at,))
         connection.pragma("application_id", APPLICATION_ID)
         connection.pragma("user_version", VERSION)

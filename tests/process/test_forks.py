@@ -89,6 +89,28 @@ def test_a_fork_runs_anew_from_a_step_on(engine: dq.Engine, tmp_path: Path) -> N
     assert run.result(1) == live
 
 
+@dq.workflow
+def chapters(folder: str, chapter: int = 0) -> int:
+    flows.plain(folder, f"chapter{chapter}", chapter)
+    if not chapter:
+        dq.checkpoint(folder, 1)
+    flows.plain(folder, "after", 1)
+    return flows.held(folder, dq.current().run, 4)
+
+
+def test_a_fork_behind_a_checkpoint_outlives_its_host(engine: dq.Engine, tmp_path: Path) -> None:
+    """Its host has leased ids below those of the copies, and all that it asks for must be found behind the checkpoint."""
+    (tmp_path / "open-original").touch()
+    assert engine.start(chapters, str(tmp_path), id="original").result(30) == 40
+    copy = engine.fork("original", "plain#2", new_id="copy")
+    wait_until(lambda: flows.begins(tmp_path, "copy"))
+    [host] = [member.pid for member in engine.census().rows if member.kind == "host"]
+    os.kill(host, signal.SIGKILL)
+    (tmp_path / "open-copy").touch()
+    assert copy.result(30) == 40
+    assert [flows.begins(tmp_path, name) for name in ("chapter0", "chapter1", "after")] == [1, 2, 2]
+
+
 def test_a_cancelled_run_is_retried(engine: dq.Engine, tmp_path: Path) -> None:
     run = engine.start(flows.three, str(tmp_path), id="t")
     wait_until(lambda: flows.begins(tmp_path, "second"))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import dq
@@ -35,9 +36,7 @@ def overlap(folder: Path) -> int:
 
 
 def dq_command(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dq", *words], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "dq", *words], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -136,7 +135,7 @@ def test_a_map_over_a_long_generator_keeps_little_in_memory(tmp_path: Path) -> N
 
     ahead = taken = 0
 
-    def items() -> object:
+    def items() -> Iterator[int]:
         nonlocal ahead
         for number in range(200_000):
             ahead = max(ahead, number - taken)
@@ -144,7 +143,7 @@ def test_a_map_over_a_long_generator_keeps_little_in_memory(tmp_path: Path) -> N
 
     with dq.Engine(tmp_path / "f.db", workers=2) as engine:
         before = 0
-        for number in engine.map(echo, items()):  # type: ignore[arg-type]
+        for number in engine.map(echo, items()):
             assert number == taken
             taken += 1
             if taken == 20_000:

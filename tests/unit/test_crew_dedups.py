@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dq.crew.ledger import Function, Run
 from dq.executor.frames import Adopt, Cancel, CancelDone, Resubmit, Results, Term
 from dq.flow.queue import Queue
-from dq.model.states import CANCELLED, COMPLETED
+from dq.model.states import COMPLETED
 from tests.unit.crewroom import Guest, Room, open_room
 from tests.unit.queueroom import SECOND, Gang, Watch, step, submits
 
@@ -93,7 +92,7 @@ def test_who_waits_for_another_waits_on_in_the_next_supervisor(tmp_path: Path, w
         gang, guest = Gang(room, function, 2), Guest(room)
         guest.client.functions[function.id] = function
         guest.says(Adopt([first, others[0]], []))
-        guest.says(Resubmit([(others[1], function.id, b"")], [Term(others[1], **WORD)]))  # type: ignore[arg-type]
+        guest.says(Resubmit([(others[1], function.id, b"")], [Term(others[1], dedup="order-7")]))
         [late] = submits(guest, function, WORD)
         assert gang.turn() == [first]
         gang.finishes(first)
@@ -145,7 +144,9 @@ def test_a_client_without_workers_behind_it_finds_the_first_too(tmp_path: Path, 
         gang = Gang(room, step(room), 2)
         assert sorted(gang.turn()) == [first, lone]
         gang.finishes(first, lone)
-        assert room.rows("SELECT step FROM dq_result ORDER BY step") == sorted([(first,), (second,), (lone,), (follows,)])
+        assert room.rows("SELECT step FROM dq_result ORDER BY step") == sorted(
+            [(first,), (second,), (lone,), (follows,)]
+        )
 
 
 def test_when_the_first_is_cancelled_another_runs_in_its_place(room: Room) -> None:
@@ -164,7 +165,7 @@ def test_when_the_first_is_cancelled_another_runs_in_its_place(room: Room) -> No
     assert gang.turn() == [second]
     gang.finishes(second)
     assert told(two) == {second: DONE, fourth: DONE}
-    assert room.rows("SELECT same_as FROM dq_term WHERE step = %d" % fourth) == [(second,)]
+    assert room.rows(f"SELECT same_as FROM dq_term WHERE step = {fourth}") == [(second,)]
 
 
 def test_the_heir_of_a_cancelled_one_outlives_a_kill(tmp_path: Path, watch: Watch) -> None:
@@ -214,14 +215,14 @@ def flow(room: Room, name: str) -> Run:
     return ledger.start(id, name, room.function("m:w"), b"", b"")
 
 
-def asks(room: Room, run: Run, function: Function, id: int, *, occurrence: int = 0, **term: Any) -> None:
-    """A step of a run, as its host asks for it."""
+def asks(room: Room, run: Run, function: Function, id: int, occurrence: int = 0) -> None:
+    """A step of a run that has the word, as its host asks for it."""
     sup = room.supervisor
     sup.committer.group.flow_steps.append((id, run.id, function.id, "", occurrence, b"", b"args", 0))
     sup.committer.dirty = True
     run.open += 1
     sup.ledger.flow[id] = run
-    for row in sup.terms.take([(id, 1, function.id, b"args")], None, {id: Term(id, **term)}):
+    for row in sup.terms.take([(id, 1, function.id, b"args")], None, {id: Term(id, dedup="order-7")}):
         lane = sup.scheduler.lane(function)
         assert lane is not None
         sup.scheduler.enqueue(lane, -1, [row], None, run, spill=False)
@@ -232,11 +233,11 @@ def test_each_run_has_the_step_on_its_own_record(tmp_path: Path, watch: Watch, r
     with open_room(tmp_path, clock=watch) as room:
         function = step(room)
         one, two = flow(room, "one"), flow(room, "two")
-        first, second, third = room.supervisor.ledger.lease()[0], 0, 0
+        first, _ = room.supervisor.ledger.lease()
         second, third = first + 1, first + 2
-        asks(room, one, function, first, **WORD)
-        asks(room, two, function, second, **WORD)
-        asks(room, one, function, third, occurrence=1, **WORD)
+        asks(room, one, function, first)
+        asks(room, two, function, second)
+        asks(room, one, function, third, occurrence=1)
         room.supervisor.committer.settle()
         if not reboot:
             finished(room, function, first, second, third)
@@ -262,9 +263,9 @@ def test_a_run_that_is_cancelled_takes_no_other_run_along(room: Room) -> None:
     function = step(room)
     gang = Gang(room, function, 1)
     one, two = flow(room, "one"), flow(room, "two")
-    first = room.supervisor.ledger.lease()[0]
-    asks(room, one, function, first, **WORD)
-    asks(room, two, function, first + 1, **WORD)
+    first, _ = room.supervisor.ledger.lease()
+    asks(room, one, function, first)
+    asks(room, two, function, first + 1)
     room.supervisor.committer.settle()
     room.supervisor.cancels.steps(one, [first])
     assert (one.open, two.open) == (0, 1)
@@ -272,4 +273,3 @@ def test_a_run_that_is_cancelled_takes_no_other_run_along(room: Room) -> None:
     room.supervisor.cancels.steps(two, [first + 1])
     assert room.supervisor.results.doomed.keys() == {first + 1}
     assert room.rows("SELECT step, state FROM dq_result") == [(first, "cancelled")]
-    assert CANCELLED

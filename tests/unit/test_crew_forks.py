@@ -281,3 +281,15 @@ def test_a_fork_that_can_not_be_whole_is_none(room: Room, record: Record) -> Non
         room.supervisor.store.commit(group)
     assert room.rows("SELECT count(*) FROM dq_run") == [(1,)]
     assert room.rows("SELECT count(*) FROM dq_step") == [(2,)]
+
+
+def test_a_checkpoint_may_be_the_last_step_that_is_copied(room: Room, record: Record) -> None:
+    record.end(record.ask())
+    record.end(record.ask("dq:checkpoint"))
+    last = record.ask(scope="1")
+    id, _ = fork(room, str(last))
+    [(checkpoint, highest)] = room.rows(
+        f"SELECT checkpoint, (SELECT max(id) FROM dq_step WHERE run = {id}) FROM dq_run WHERE id = {id}"
+    )
+    assert checkpoint == highest
+    assert room.supervisor.ledger.next_id > highest

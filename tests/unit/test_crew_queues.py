@@ -61,7 +61,9 @@ def test_lanes_take_turns_at_a_queue_unless_one_has_the_higher_priority(room: Ro
     assert gang.turn() == flood[:1]
     few = submits(Guest(room), two, *[{"priority": priority}] * 3)
     order = gang.drain_one_by_one()
-    assert order[:6] == ([flood[1], few[0], flood[2], few[1], flood[3], few[2]] if not priority else [*few, *flood[1:4]])
+    assert order[:6] == (
+        [flood[1], few[0], flood[2], few[1], flood[3], few[2]] if not priority else [*few, *flood[1:4]]
+    )
     assert sorted(order) == sorted([*few, *flood[1:]])
 
 
@@ -310,9 +312,9 @@ def test_limits_that_are_set_by_hand_go_before_those_of_the_code(tmp_path: Path,
         assert room.rows("SELECT concurrency, overridden FROM dq_queue") == [(2, 0)]
 
 
-def test_another_definition_is_told_once_and_counts(room: Room) -> None:
+def test_another_definition_is_told_once_and_counts(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     notices: list[str] = []
-    room.supervisor.notice = notices.append  # type: ignore[method-assign]
+    monkeypatch.setattr(room.supervisor, "notice", notices.append)
     one = step(room, Queue("q", concurrency=1), cost=LONG)
     two = step(room, Queue("q", concurrency=3), "m:g", cost=LONG)
     step(room, Queue("q", concurrency=1), cost=LONG)

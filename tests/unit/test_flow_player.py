@@ -246,3 +246,16 @@ def test_a_large_fan_is_played(crew: scripted.Crew) -> None:
     assert play(crew, fan).outcome == "waiting"
     crew.finish()
     assert play(crew, fan).result == [2 * n for n in range(500)]
+
+
+def test_the_ids_of_a_run_rise_whatever_its_host_has_leased(crew: scripted.Crew) -> None:
+    run = crew.start(chain, 2)
+    crew.complete(crew.until_asked(1)[0])
+    crew.until_asked(2)
+    [first, _] = run.steps.values()
+    first.id = 5000  # as in a fork: its copied steps are younger than what the host has leased
+    run.steps = {5000: first}
+    crew.close()
+    crew.open().assign()
+    assert crew.until_asked(1)[0].id > 5000
+    assert crew.finish() == 2

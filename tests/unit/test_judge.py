@@ -20,7 +20,7 @@ from dq.executor import blobs
 from dq.model.payload import FAILURE, FILE, PICKLE, seal
 from dq.store import store
 
-SCHEMA = Path(store.__file__).with_name("schema.sql")
+SCHEMA = "".join(Path(store.__file__).with_name(name).read_text() for name in ("schema.sql", "views.sql"))
 EPOCH = 1 << 40
 RUN = 7
 STEPS = (11, 12, 13)
@@ -35,7 +35,7 @@ class Stage:
         self.lines: list[list[Any]] = []
         self.values = {step: {"step": step, "text": "ä\n"} for step in STEPS}
         with self.open() as file:
-            file.executescript(SCHEMA.read_text())
+            file.executescript(SCHEMA)
             payload = seal(PICKLE, pickle.dumps({"all": 3}, 5))
             file.execute(
                 "INSERT INTO dq_run (id, name, function, args, fingerprint, state, created_at, ended_at, payload) "

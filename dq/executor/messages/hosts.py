@@ -20,6 +20,7 @@ class Assign(Message, frozen=True, tag=60):
     chapter: int = 0  # how many checkpoints are behind it
     scheduled_at: int = 0  # microseconds UTC: the time of its schedule; 0: none
     origin: str = ""  # "ID NAME" of the run whose random numbers it draws, being a fork of it
+    above: int = 0  # ids of its further steps are higher than this one
 
 
 class History(Message, frozen=True, tag=61):
