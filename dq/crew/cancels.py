@@ -68,11 +68,26 @@ class Cancels:
             self._sup.hosts.take_away(one)
             if one.ending is None:
                 why = cause if one is run else f"it was cancelled together with {run.name!r}"
-                one.ending = (RunState.CANCELLED, failure(errors.Cancelled(f"run {one.name!r}: {why}")))
+                self.condemn(one, why)
+                self._committer.group.condemned.append((why, one.id))
+                self._committer.dirty = True
         if self._committer.dirty:
             self._committer.commit()  # what is read below must have been written
         for one in reversed(family):
             self._close(one)
+
+    @staticmethod
+    def condemn(run: Run, why: str) -> None:
+        """A run is to end as cancelled as soon as nothing of it is alive."""
+        run.ending = (RunState.CANCELLED, failure(errors.Cancelled(f"run {run.name!r}: {why}")))
+
+    def load(self) -> None:
+        """Ends what an earlier supervisor had no time to end."""
+        condemned = [run for run in self._ledger.runs.values() if run.ending is not None]
+        for run in condemned:
+            self._sup.hosts.take_away(run)
+        for run in reversed(condemned):
+            self._close(run)
 
     def _family(self, run: Run) -> list[Run]:
         """A run and all that it has called, parents first, except those that go on without it."""

@@ -61,14 +61,14 @@ class Hosts:
         record = self._store.run_by_id(run.id)
         assert record is not None
         args, run.sent, chapter = record.args, 0, 0
-        if record.checkpoint:
-            run.sent = record.checkpoint
-            args, chapter = self._store.checkpoint_at(record.checkpoint)
         cancel = (record.cancel_seq, record.cancel_at or 0, record.cancel_cause or "") if record.cancel_seq else None
         began, origin = record.created_at, ""
         if record.origin:
             id, at, name = record.origin.split(" ", 2)
             began, origin = int(at), f"{id} {name}"
+        if record.checkpoint:
+            run.sent = record.checkpoint
+            args, chapter, began = self._store.checkpoint_at(record.checkpoint)
         due = record.scheduled_at or 0
         told = frames.Assign(run.id, run.name, run.function.id, args, began, cancel, chapter, due, origin, run.sent)
         mail.append((host.peer, told))

@@ -47,6 +47,7 @@ def recover(supervisor: Supervisor, slots: SlotReader, boot: Boot) -> None:
         supervisor.dedups.resume()
     else:
         supervisor.waits.load()  # signals are numbered by whoever takes them down
+    supervisor.cancels.load()
     supervisor.schedules.load()
 
 
@@ -108,7 +109,9 @@ def _runs(supervisor: Supervisor) -> None:
         if record.parent:
             run.parent, run.root = record.parent, run.name.rpartition("/")[0]
         supervisor.hosts.watch_deadline(run, record.deadline or 0)
-
+        if record.condemned is not None:
+            supervisor.cancels.condemn(run, record.condemned)
+            ledger.homeless.pop(run.id, None)
 
     for run in [run for run in ledger.runs.values() if run.parent in ledger.runs]:
         ledger.adopt(run, ledger.runs[run.parent])

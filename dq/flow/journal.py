@@ -89,9 +89,10 @@ class _Stretch:
 class Journal:
     """Pure bookkeeping: it neither sends nor waits."""
 
-    __slots__ = ("_arrived", "_firsts", "_recorded", "_stretches", "_unasked", "_waits", "is_old", "now")
+    __slots__ = ("_arrived", "_firsts", "_last", "_recorded", "_stretches", "_unasked", "_waits", "is_old", "now")
 
     def __init__(self, now: int = 0) -> None:
+        self._last = now
         self.now = now  # microseconds UTC: when what was delivered last came about
         self.is_old = False  # whether anything was on record when the run began here
         self._recorded: dict[tuple[str, str], dict[int, Recorded]] = {}
@@ -199,6 +200,7 @@ class Journal:
         if not self._arrived:
             return False
         _, target, index, status, payload, at = heappop(self._arrived)
+        self._last = at
         self.now = max(self.now, at)
         target.take(index, status, payload)
         return True
@@ -214,7 +216,11 @@ class Journal:
         return bool(self._arrived or self._waits or self._stretches)
 
     def restart(self) -> None:
-        """Forgets what was asked for; what nobody has asked for (a cancel) is still delivered in its turn."""
+        """Forgets what was asked for; what nobody has asked for (a cancel) is still delivered in its turn.
+
+        The run's time is that of the checkpoint, from which a replay begins, also where a clock was set back.
+        """
+        self.now = self._last
         self._waits.clear()
         self._stretches.clear()
         self._firsts.clear()

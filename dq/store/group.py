@@ -175,6 +175,7 @@ class Group:
     trimmed_claims   ("[[id, attempt], ...]" that are left, epoch): a member gave the others back unbegun
     results      (step, seq, state, attempt, epoch, pid, began_at, ended_at, payload)   seq NULL when submitted alone
     checkpoints  (step, run)
+    condemned    (why, run): it ends without another word of its code
     cancels      (seq, at, cause, key, run): a cancel's place in the run's order of delivery
     dues         (step, due_at): when a step may begin at last
     same_as      (first or NULL, step): a step that gets the result of another one, or does so no more
@@ -192,6 +193,7 @@ class Group:
     forks: list[ForkRow] = field(default_factory=list)
     run_changes: list[RunChange] = field(default_factory=list)
     checkpoints: list[tuple[int, int]] = field(default_factory=list)
+    condemned: list[tuple[str, int]] = field(default_factory=list)
     cancels: list[tuple[int, int, str, int, int]] = field(default_factory=list)
     terms: list[TermRow] = field(default_factory=list)
     dues: list[tuple[int, int]] = field(default_factory=list)

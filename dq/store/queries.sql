@@ -54,11 +54,15 @@ UPDATE dq_run SET state = ?, ended_at = ?, payload = ?, reason = ? WHERE id = ? 
 -- name: cancel_run
 UPDATE dq_run SET cancel_seq = ?, cancel_at = ?, cancel_cause = ?, cancel_key = ? WHERE id = ? AND cancel_seq IS NULL;
 
+-- name: condemn_run
+UPDATE dq_run SET condemned = ? WHERE id = ?;
+
 -- name: set_checkpoint
 UPDATE dq_run SET checkpoint = ? WHERE id = ?;
 
 -- name: checkpoint_at
-SELECT args, scope FROM dq_step WHERE id = ?;
+SELECT step.args, step.scope, result.ended_at
+FROM dq_step AS step JOIN dq_result AS result ON result.step = step.id WHERE step.id = ?;
 
 -- name: insert_batch
 INSERT INTO dq_batch (first, last) VALUES (?, ?);
@@ -102,19 +106,19 @@ SELECT id, context, name, kind, digest, code, executor, max_crashes, created_at,
 -- name: unfinished_runs
 SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
        parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint, scheduled_at, forked_from,
-       origin
+       origin, condemned
 FROM dq_run WHERE state IN ('running', 'blocked') ORDER BY id;
 
 -- name: find_run
 SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
        parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint, scheduled_at, forked_from,
-       origin
+       origin, condemned
 FROM dq_run WHERE name = ?;
 
 -- name: run_by_id
 SELECT id, name, function, args, fingerprint, state, created_at, ended_at, payload, reason,
        parent, deadline, cancel_seq, cancel_at, cancel_cause, cancel_key, checkpoint, scheduled_at, forked_from,
-       origin
+       origin, condemned
 FROM dq_run WHERE id = ?;
 
 -- name: run_steps

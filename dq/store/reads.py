@@ -41,6 +41,7 @@ class RunRecord(NamedTuple):
     scheduled_at: int | None
     forked_from: int | None
     origin: str | None
+    condemned: str | None
 
 
 class BadStep(NamedTuple):
@@ -172,10 +173,10 @@ class Reads:
         rows = self._rows("run_steps", run, after, limit)
         return [RunStep._make((*row[:7], _STATUS[row[7]], *row[8:])) for row in rows]
 
-    def checkpoint_at(self, step: int) -> tuple[bytes, int]:
-        """The arguments with which a run goes on from a checkpoint, and the number of the chapter that begins there."""
-        args, scope = self._rows("checkpoint_at", step)[0]
-        return args, int(scope.partition(".")[0]) + 1
+    def checkpoint_at(self, step: int) -> tuple[bytes, int, int]:
+        """With what a run goes on from a checkpoint: its arguments, its chapter, its time in microseconds UTC."""
+        args, scope, at = self._rows("checkpoint_at", step)[0]
+        return args, int(scope.partition(".")[0]) + 1, at
 
     def fork_size(self, run: int, before: int, until: int, dropped: str) -> tuple[int, int, int]:
         """(steps that a fork copies, the last number of their order of delivery, signals that they have taken)."""

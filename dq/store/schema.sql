@@ -73,6 +73,7 @@ CREATE TABLE dq_run (
     cancel_at    INTEGER,
     cancel_cause TEXT,
     checkpoint   INTEGER,                  -- the step behind which its history begins anew
+    condemned    TEXT,                     -- why it ends without another word of its code, once its steps are dead
     cancel_key   INTEGER,                  -- an id of its sender's, which may send it twice
     scheduled_at INTEGER,                  -- the time of its schedule that it was started for
     forked_from  INTEGER,                  -- the run whose record its own begins with

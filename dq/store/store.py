@@ -314,6 +314,7 @@ def _closings(group: Group) -> tuple[tuple[str, Sequence[tuple[Any, ...]]], ...]
         ("delete_progress", group.closed_progress),
         ("delete_schedule", group.closed_schedules),
         ("cancel_run", group.cancels),
+        ("condemn_run", group.condemned),
         ("set_checkpoint", group.checkpoints),
         ("change_run", group.run_changes),
     )

@@ -211,7 +211,7 @@ def test_a_run_that_is_cancelled_for_good_ends_when_its_bodies_are_dead(inn: Lod
 
 
 def test_a_run_whose_bodies_died_with_the_supervisor_is_heard_of_again(tmp_path: Path, clock: Clock) -> None:
-    """The second cancel was not on record yet: the run is still asked to end, and its step waits again."""
+    """Who was asked to end is still asked, and its step waits again."""
     with lodge(tmp_path, clock) as inn:
         run = inn.start()
         function = inn.room.function(cost=10**9)
@@ -229,6 +229,24 @@ def test_a_run_whose_bodies_died_with_the_supervisor_is_heard_of_again(tmp_path:
         inn.withdraws(run, step)  # as its host says when it has replayed it up to the cancel
         assert inn.state(step) == "cancelled"
         assert done(inn.cancel("r")) == "run r is cancelled"
+
+
+@pytest.mark.parametrize("workers", [2, 0])
+def test_an_end_at_once_that_is_acknowledged_holds_whoever_dies_before_the_bodies(
+    tmp_path: Path, clock: Clock, workers: int
+) -> None:
+    with lodge(tmp_path, clock) as inn:
+        run = inn.start()
+        function = inn.room.function(cost=10**9)
+        hand = worker(inn, function)
+        step = inn.asks(run, function)
+        inn.turn()
+        hand.slot.begin(0, step, hand.claims()[0].epoch)
+        assert done(inn.cancel("r", now=True)) == "run r is cancelled"
+        assert inn.states() == {"r": "running"}
+    with lodge(tmp_path, clock, workers=workers) as inn:
+        inn.turn()
+        assert (inn.state(step), inn.states()) == ("cancelled", {"r": "cancelled"})
 
 
 def test_children_are_asked_once_and_end_with_their_parent(inn: Lodge) -> None:

@@ -8,6 +8,7 @@ ALTER TABLE dq_run ADD COLUMN cancel_seq INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_at INTEGER;
 ALTER TABLE dq_run ADD COLUMN cancel_cause TEXT;
 ALTER TABLE dq_run ADD COLUMN checkpoint INTEGER;
+ALTER TABLE dq_run ADD COLUMN condemned TEXT;
 ALTER TABLE dq_run ADD COLUMN cancel_key INTEGER;
 ALTER TABLE dq_run ADD COLUMN scheduled_at INTEGER;
 ALTER TABLE dq_run ADD COLUMN forked_from INTEGER;
