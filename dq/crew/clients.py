@@ -348,6 +348,13 @@ class Clients:
             self.answer(client, frames.Done(message.ticket))
 
     def _cancel_run(self, client: Client, message: frames.CancelRun) -> None:
+        if not client.owns_fresh([(message.id, 0, b"")]):  # it is sent again, and may have ended the run the first time
+            if self._committer.dirty:
+                self._committer.commit()
+            row = self._store.find_run(message.run)
+            if row is not None and row.state == RunState.CANCELLED:
+                self.answer(client, frames.Done(message.ticket, f"run {message.run} is cancelled"))
+                return
         run = self._unfinished(client, message.ticket, message.run, "cancelled")
         if run is not None:
             told = self._sup.cancels.run(run, "it was cancelled", key=message.id, now=message.now)

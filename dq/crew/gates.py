@@ -40,6 +40,18 @@ def parse(packed: bytes) -> tuple[str, Limits]:
     return name, Limits(*limits)
 
 
+def describe(limits: Limits) -> str:
+    """Limits in words.
+
+    >>> describe(Limits(4, 0, 100, 60_000_000))
+    'concurrency 4, 100 in 60 s'
+    """
+    words = [f"concurrency {limits.concurrency}"] if limits.concurrency else []
+    words += [f"{limits.per_worker} per worker"] if limits.per_worker else []
+    words += [f"{limits.begins} in {limits.period / 1e6:g} s"] if limits.begins else []
+    return ", ".join(words) or "no limits"
+
+
 class Queue:
     """A queue by name. What was set by hand goes before what the code says."""
 

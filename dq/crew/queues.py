@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from dq.crew.gates import NO_LIMITS, Gate, Limits, Queue, parse
+from dq.crew.gates import NO_LIMITS, Gate, Limits, Queue, describe, parse
 from dq.store.group import BeginRow, QueueRow
 
 if TYPE_CHECKING:
@@ -286,15 +286,3 @@ class Queues:
         if gate.recent and gate.alarm_at <= now:
             gate.alarm_at = next(iter(gate.recent.values())) + period + 1
             self._sup.alarms.at(gate.alarm_at, lambda: self._update(gate))
-
-
-def describe(limits: Limits) -> str:
-    """Limits in words.
-
-    >>> describe(Limits(4, 0, 100, 60_000_000))
-    'concurrency 4, 100 in 60 s'
-    """
-    words = [f"concurrency {limits.concurrency}"] if limits.concurrency else []
-    words += [f"{limits.per_worker} per worker"] if limits.per_worker else []
-    words += [f"{limits.begins} in {limits.period / 1e6:g} s"] if limits.begins else []
-    return ", ".join(words) or "no limits"

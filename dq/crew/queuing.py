@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dq.crew.gates import Limits
-from dq.crew.queues import describe
+from dq.crew.gates import Limits, describe
 from dq.executor import frames
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import timedelta
 
+MOST = 1_000_000_000  # of anything
 NAME_MAX = 200  # characters
+KEY_MAX = 200  # bytes; of longer ones a checksum stands for the rest
 
 
 class Queue:
@@ -54,7 +56,12 @@ class Queue:
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """What the limits of a call count by. Raises what `key` raises."""
-        return "" if self.key is None else str(self.key(*args, **kwargs))
+        if self.key is None:
+            return ""
+        from zlib import crc32
+
+        key = str(self.key(*args, **kwargs)).encode(errors="backslashreplace")
+        return key.decode() if len(key) <= KEY_MAX else f"{key[:KEY_MAX].decode(errors='ignore')}~{crc32(key):08x}"
 
     def pack(self) -> bytes:
         """What travels with the definition of each of its steps."""
@@ -71,16 +78,16 @@ def checked(name: object, concurrency: object = None, per_worker: object = None,
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or not name.isprintable():
         raise ValueError(f"a queue's name is printable text of up to {NAME_MAX} characters, not {name!r}")
     for word, value in (("concurrency", concurrency), ("per_worker", per_worker)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST):
             raise ValueError(
                 f"{word} of queue {name!r} is {value!r}; it is a number of steps, 1 or more. To stop a queue, pause it: "
                 f"engine.queue({name!r}).pause()"
             )
     if rate is None:
         return
-    sound = isinstance(rate, tuple) and len(rate) == 2 and isinstance(rate[0], int) and rate[0] >= 1
+    sound = isinstance(rate, tuple) and len(rate) == 2 and isinstance(rate[0], int) and 0 < rate[0] <= MOST
     try:
-        sound = sound and seconds(rate[1]) >= 0.001  # type: ignore[index]
+        sound = sound and 0.001 <= seconds(rate[1]) <= MOST  # type: ignore[index]
     except (AttributeError, TypeError):
         sound = False
     if not sound:

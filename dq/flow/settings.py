@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     Span = float | timedelta  # seconds
 
 ON_CRASH = ("retry", "fail", "park")
+PRIORITY_MAX = 1_000_000_000
+WORD_MAX = 1000  # characters of `dedup`
 
 
 class Settings(NamedTuple):
@@ -101,6 +103,11 @@ def micros(span: Span | None) -> int:
     return -int(-seconds * 1_000_000 // 1)
 
 
+def _is_text(word: str) -> bool:
+    """Whether it can be written down: halves of surrogate pairs can't."""
+    return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
+
+
 def _checked(settings: Settings) -> Settings:
     if settings.max_crashes < 1:
         raise ValueError(f"max_crashes is {settings.max_crashes}; it must be at least 1, since the first crash is one")
@@ -110,6 +117,12 @@ def _checked(settings: Settings) -> Settings:
         span = getattr(settings, name)
         if span is not None and micros(span) <= 0:
             raise ValueError(f"{name} is {span}; it is a time in seconds, or a timedelta, above 0")
+    priority: Any = settings.priority
+    if not isinstance(priority, int) or abs(priority) > PRIORITY_MAX:
+        raise ValueError(f"priority is {priority!r}; it is a whole number, from {-PRIORITY_MAX} to {PRIORITY_MAX}")
+    word: Any = settings.dedup
+    if not isinstance(word, str) or len(word) > WORD_MAX or not _is_text(word):
+        raise ValueError(f"dedup is {word!r:.80}; it is a text of up to {WORD_MAX} characters")
     if settings.delay is not None and micros(settings.delay) < 0:
         raise ValueError(f"delay is {settings.delay}; nothing can begin in the past")
     if settings.at is not None and settings.at.tzinfo is None:

@@ -68,7 +68,7 @@ def test_a_flow_goes_on_from_its_last_completed_step(engine: dq.Engine, folder: 
 def test_of_a_delayed_step_only_the_rest_of_the_delay_is_waited(engine: dq.Engine, db: Path, folder: str) -> None:
     run = engine.start(shopflows.reminds, folder)
     ((asked, due),) = wait_until(lambda: rows(db, "SELECT created_at, due_at FROM dq_term JOIN dq_step ON id = step"))
-    assert due - asked == 1_000_000
+    assert 1_000_000 <= due - asked < 2_000_000
     kill_all(engine)
     assert run.result(30) == "reminded"
     ((again, began),) = rows(db, "SELECT due_at, began_at FROM dq_term JOIN dq_result USING (step)")

@@ -38,9 +38,13 @@ def test_a_workflow_runs_once_however_often_its_script_is_started(tmp_path: Path
 
 
 def test_the_pool_computes(tmp_path: Path) -> None:
-    assert _run(tmp_path, _EXAMPLES[1]) == str(sum(number * number for number in range(1000)))
+    assert _run(tmp_path, _EXAMPLES[2]) == str(sum(number * number for number in range(1000)))
     with closing(sqlite3.connect(f"file:{tmp_path / 'squares.db'}?mode=ro", uri=True)) as file:
         assert file.execute("SELECT count(*) FROM dq_steps WHERE state = 'completed'").fetchone() == (1000,)
+
+
+def test_a_purchase_is_charged_and_approved(tmp_path: Path) -> None:
+    assert re.fullmatch(r"order-7:1200:[0-9a-f]{32}", _run(tmp_path, _EXAMPLES[1]))
 
 
 def test_the_first_example_is_short() -> None:

@@ -68,16 +68,16 @@ def test_lanes_take_turns_at_a_queue_unless_one_has_the_higher_priority(room: Ro
 
 
 def test_a_lane_goes_on_when_the_one_that_it_lets_go_first_takes_nothing(room: Room) -> None:
-    queue = Queue("q", concurrency=2)
-    one, two = step(room, queue, cost=LONG), step(room, queue, folder="/elsewhere")
+    queue = Queue("q", concurrency=4, per_worker=1)
+    one, two = step(room, queue, cost=LONG), step(room, queue, cost=LONG, folder="/elsewhere")
     room.supervisor.scheduler.pools["cpu"].slots = 2
     gang = Gang(room, one, 1, two)
-    busy = step(room, name="m:busy", cost=SHORT, folder="/elsewhere")
-    submits(Guest(room), busy, *[{}] * 10)
-    assert len(gang.turn()) == 10
-    submits(Guest(room), two, {"priority": 7})
+    first, second = submits(Guest(room), two, {"priority": 7}, {"priority": 7})
+    assert gang.turn() == [first]
     [mine] = submits(Guest(room), one, {})
-    assert gang.turn() == [mine], "the other worker has room, but not for what nobody knows the cost of"
+    assert gang.turn() == [mine], "the other worker has room, but not for another one of this queue"
+    gang.finishes(first)
+    assert gang.turn() == [second]
 
 
 def test_with_a_key_the_limit_holds_for_each_key(room: Room) -> None:
@@ -110,10 +110,11 @@ def test_no_more_begin_within_the_time_than_may(room: Room, watch: Watch) -> Non
     gang = Gang(room, function, 4)
     ids = submits(Guest(room), function, *[{}] * 8)
     assert gang.turn() == ids[:3]
-    gang.finishes(*ids[:3])
+    gang.finishes(*ids[:2])
     watch.passes(room, 4)
     assert gang.turn() == []
     watch.passes(room, 6)
+    gang.finishes(ids[2])
     assert gang.turn() == [], "exactly ten seconds are within"
     watch.passes(room, 0.000001)
     assert gang.turn() == ids[3:6]
