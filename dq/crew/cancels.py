@@ -100,7 +100,8 @@ class Cancels:
     def _close(self, run: Run) -> None:
         """Ends the steps of a run that is ending, and the run with the last of them: some may have to be killed first."""
         own = {id for id in self._sup.store.open_ids(run.id) if id not in self._ledger.runs}
-        idle = not self._sup.options.workers  # nobody is at work, so nothing of it is loaded, and nothing has to be killed
+        # Where nobody is at work, nothing of it is loaded, and nothing has to be killed.
+        idle = not self._sup.options.workers
         if idle:
             run.open = len(own)
             self._ledger.flow.update(dict.fromkeys(own, run))

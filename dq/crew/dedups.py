@@ -29,12 +29,13 @@ Word = tuple[str, str]  # (function, word): functions have their words for thems
 class First:
     """A step that others may be the same as."""
 
-    __slots__ = ("followers", "id", "outcome", "until", "word")
+    __slots__ = ("due_at", "followers", "id", "outcome", "until", "word")
 
-    def __init__(self, id: int, word: Word, until: int) -> None:
+    def __init__(self, id: int, word: Word, until: int, due_at: int = 0) -> None:
         self.id = id
         self.word = word
         self.until = until  # microseconds UTC
+        self.due_at = due_at  # the same, where it is known from the file only
         self.followers: dict[int, tuple[Row, Batch | None]] = {}
         self.outcome: tuple[int, bytes] | None = None  # status and payload, until they are in the file
 
@@ -57,15 +58,34 @@ class Dedups:
         """A new step with a word. Returns what is to be written: with `same_as` where it is the same as another."""
         word = (self._label(self._sup.ledger.functions[row[2]]), term.dedup)
         first = self._find(word, now)
-        if first is None:
-            first = First(row[0], word, now + term.dedup_for if term.dedup_for else 0)
-            self._firsts[word] = self.open[first.id] = first
-            return told._replace(dedup=term.dedup, dedup_until=first.until or None)
-        if first.id in self.open:
+        outcome = self._outcome(first) if first is not None and first.id not in self.open else None
+        if first is None or (outcome is None and (first.id not in self.open or term.debounce)):
+            return self._lead(word, first, row, told, now + term.dedup_for if term.dedup_for else 0)
+        if outcome is None:
             first.followers[row[0]] = row, batch
         else:
-            self._end(row, batch, *self._outcome(first))
+            self._end(row, batch, *outcome)
         return told._replace(due_at=None, dedup=term.dedup, dedup_until=first.until or None, same_as=first.id)
+
+    def _lead(self, word: Word, before: First | None, row: Row, told: TermRow, until: int) -> TermRow:
+        """A step that runs for all that follow it, and for the one `before` it if that waits for another to take its place."""
+        first = self._firsts[word] = self.open[row[0]] = First(row[0], word, until)
+        if before is not None and before.id in self.open and self._gives_way(before, first):
+            del self.open[before.id]
+            self._committer.group.same_as.append((first.id, before.id))
+        return told._replace(dedup=word[1], dedup_until=until or None)
+
+    def _gives_way(self, before: First, first: First) -> bool:
+        """Whether a step has not begun. Then it follows the one that takes its place, and so do those that followed it."""
+        held = self._sup.delays.give_up(before.id)
+        if held is not None:
+            first.followers = {before.id: held, **before.followers}
+            return True
+        if self._sup.options.workers or before.due_at <= self._sup.clock.now():
+            return False
+        return not self._sup.store.attempts([before.id])[before.id][
+            0
+        ]  # nobody works on it, so that it waits in the file
 
     def _label(self, function: Function) -> str:
         """What a function is called wherever it comes from; scripts have their own `__main__`."""
@@ -78,9 +98,9 @@ class Dedups:
         first = self._firsts.get(word)
         if first is not None:
             return first if first.id in self.open or first.until > now else None
-        for id, function, until, ended in self._sup.store.find_duplicates(word[1], now):
+        for id, function, until, ended, due_at in self._sup.store.find_duplicates(word[1], now):
             if self._label(self._sup.ledger.functions[function]) == word[0]:
-                first = self._firsts[word] = First(id, word, until)
+                first = self._firsts[word] = self.open.get(id) or First(id, word, until, due_at)
                 if ended:
                     self._forget_later(first)
                 else:
@@ -88,11 +108,11 @@ class Dedups:
                 return first
         return None
 
-    def _outcome(self, first: First) -> tuple[int, bytes]:
+    def _outcome(self, first: First) -> tuple[int, bytes] | None:
+        """How it has ended; None where that was tidied up meanwhile."""
         if first.outcome is not None:
             return first.outcome
-        [record] = self._sup.store.results([first.id])
-        return record.status, record.payload
+        return next(((record.status, record.payload) for record in self._sup.store.results([first.id])), None)
 
     def _end(self, row: Row, batch: Batch | None, status: int, payload: bytes) -> None:
         self._sup.results.settle([(row[0], 0, row[2], b"")], batch, status, payload)
@@ -134,8 +154,9 @@ class Dedups:
         followers = dict(first.followers)
         id = next(iter(followers))
         row, batch = followers.pop(id)
-        heir = self._firsts[first.word] = self.open[id] = First(id, first.word, first.until)
+        heir = self.open[id] = First(id, first.word, first.until)
         heir.followers = followers
+        self._firsts.setdefault(first.word, heir)  # another one may lead by now
         self._committer.group.same_as += [(None, id), *((id, other) for other in followers)]
         self._committer.dirty = True
         if self._sup.options.workers:
@@ -161,26 +182,33 @@ class Dedups:
             self._restored.append((term, batch))
             return
         word = (self._label(self._sup.ledger.functions[term.function]), term.dedup or "")
-        self._firsts[word] = self.open[term.step] = First(term.step, word, term.dedup_until or 0)
+        first = self.open[term.step] = First(term.step, word, term.dedup_until or 0)
+        known = self._firsts.get(word)
+        if known is None or self._sup.delays.has(term.step):  # what waits for another to take its place came last
+            self._firsts[word] = first
 
     def resume(self) -> None:
         """All that is left is known: what waits for a step that has ended meanwhile ends too."""
-        outcomes = {
-            record.id: record for record in self._sup.store.results({t.same_as or 0 for t, _ in self._restored})
-        }
         restored, self._restored = self._restored, []
+        same_as = {term.step: term.same_as or 0 for term, _ in restored}
+        for step in same_as:
+            while same_as[step] in same_as:  # it has followers of its own, and another one took its place
+                same_as[step] = same_as[same_as[step]]
+        outcomes = {record.id: record for record in self._sup.store.results(set(same_as.values()))}
+        ended = {row[0] for row in self._committer.group.results}  # nobody here could run them
         orphaned: dict[int, First] = {}
         for term, batch in restored:
-            assert term.same_as is not None
-            row = (term.step, 1, term.function, term.args)
-            record = outcomes.get(term.same_as)
+            row, first_id = (term.step, 1, term.function, term.args), same_as[term.step]
+            record = outcomes.get(first_id)
+            if term.step in ended:
+                continue
             if record is not None:
                 self._end(row, batch, record.status, record.payload)
                 continue
-            first = self.open.get(term.same_as)
+            first = self.open.get(first_id)
             if first is None:  # nothing is left of it
                 word = (self._label(self._sup.ledger.functions[term.function]), term.dedup or "")
-                first = orphaned.setdefault(term.same_as, First(term.same_as, word, term.dedup_until or 0))
+                first = orphaned.setdefault(first_id, First(first_id, word, term.dedup_until or 0))
             first.followers[term.step] = row, batch
         for first in orphaned.values():
             self._pass_on(first)

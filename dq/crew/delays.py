@@ -45,6 +45,15 @@ class Delays:
         else:
             self._sup.scheduler.requeue([held])
 
+    def has(self, step: int) -> bool:
+        """Whether a row is here."""
+        return step in self._held
+
+    def give_up(self, step: int) -> tuple[Row, Batch | None] | None:
+        """Takes a row out that has not begun, and in whose place another one waits; None where it is too late."""
+        held = self._held.get(step)
+        return self._held.pop(step) if held is not None and held[0][1] == 1 else None
+
     def take(self, owner: Peer | Run, ids: Iterable[int]) -> list[tuple[Row, Batch | None]]:
         """Takes rows out that a client or a run does not want any more."""
         found = [self._held[id] for id in ids if id in self._held]

@@ -173,11 +173,16 @@ def _place(supervisor: Supervisor, term: OpenTerm, batch: Batch | None, run: Run
     """What waits elsewhere than the steps around it is put there by itself."""
     function = supervisor.ledger.functions[term.function]
     place = supervisor.queues.place_for(function, term.priority, term.key)
+    waits = term.dedup and term.due_at is not None and supervisor.scheduler.lane(function) is not None
+    if run is not None and (waits or term.same_as is not None):
+        supervisor.ledger.flow[term.step] = run
+    if waits and term.same_as is None:
+        attempt = supervisor.store.attempts([term.step])[term.step][0] + 1
+        supervisor.delays.hold((term.step, attempt, term.function, term.args), batch, term.due_at or 0)
     if term.dedup:
         supervisor.dedups.restore(term, batch)
-    if term.same_as is not None:
-        if run is not None:
-            supervisor.ledger.flow[term.step] = run
+    if term.same_as is not None or waits:
+        pass  # they are where they belong
     elif term.priority or term.key:
         assert place is not None
         supervisor.scheduler.enqueue_stored(Span(term.function, term.step, term.step, 1), batch, run, place)

@@ -35,7 +35,7 @@ class Terms:
             term = terms.get(row[0])
             if term is None:
                 ready.append(row)
-            elif term.same_as is not None or (term.priority, term.key) != here:
+            elif term.same_as is not None or (term.priority, term.key) != here or (term.dedup and term.due_at):
                 continue
             elif term.due_at is not None and term.due_at > now:
                 self._sup.delays.hold(row, segment.batch, term.due_at)
@@ -53,7 +53,8 @@ class Terms:
             if term is None:
                 ready.append(row)
                 continue
-            due_at = max(term.at, now + term.after if term.after else 0)
+            after = max(term.after, term.debounce)
+            due_at = max(term.at, now + after if after else 0)
             told = TermRow(row[0], due_at or None, term.priority, term.key)
             if term.dedup:
                 told = self._sup.dedups.take(row, batch, term, told, now)

@@ -33,6 +33,17 @@ class Restart(BaseException):
         self.call = args, kwargs
 
 
+class _Dropped:
+    """Ready when what the code has cancelled has ended."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def ready(self) -> bool:
+        return not self._journal.dropping
+
+
 class Asking:
     """The half of a run that its workflow's code talks to. The other half, its life, is `run.Run`."""
 
@@ -152,8 +163,9 @@ class Asking:
         """Begins the workflow again with these arguments: see `dq.checkpoint`."""
         if self.undos:
             raise DqError("dq.checkpoint(...) would forget the compensations that are registered; it belongs before them")
-        if self.journal.outstanding:
+        if self.journal.under_way:
             raise DqError("dq.checkpoint(...) would forget steps that are under way; wait for them first")
+        self.park(_Dropped(self.journal))  # a replay of the next chapter would not cancel them again
         done = Completion()
         self.begin(CHECKPOINT, done, call=(args, kwargs))
         self.park(done)

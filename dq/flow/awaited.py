@@ -93,6 +93,8 @@ class Join:
 class Watch:
     """Some futures, and how many of them have to be there until it is ready. It may be given a time."""
 
+    let_go = True  # nobody is told of its timer once the code is past it
+
     def __init__(self, needed: int) -> None:
         self.came: deque[FlowFuture[Any]] = deque()  # in the order of their delivery
         self.needed = needed
@@ -133,6 +135,12 @@ class FlowFuture(Future[R]):
         self._awaiting: list[asyncio.Future[None]] | None = None
         self._watches: list[Watch] | None = None
         self.step = 0  # its id, as soon as it is asked for
+        self.dropped = False  # whether it was cancelled
+
+    @property
+    def let_go(self) -> bool:
+        """Whether the code does without its result."""
+        return self.dropped
 
     @property
     def ready(self) -> bool:
@@ -232,6 +240,7 @@ class FlowFuture(Future[R]):
         """
         if self._state == FINISHED:
             return False
+        self.dropped = True
         self._run.withdraw(self.step)
         return True
 

@@ -45,6 +45,7 @@ class StepOptions(TypedDict, total=False):
     at: datetime
     dedup: str
     dedup_for: Span
+    debounce: Span
 
 
 class WorkflowOptions(TypedDict, total=False):
@@ -269,6 +270,8 @@ def step(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         at: The time (with its time zone) before which the step does not begin.
         dedup: While a step with the same word is open, a second one is the same step.
         dedup_for: Seconds, or a timedelta: the same for this long, whether that step has ended or not.
+        debounce: Seconds, or a timedelta, that it waits before it begins. Another one with the same `dedup` meanwhile takes
+            its place, with its own arguments, and waits anew; both get its result.
 
     Example:
         @dq.step

@@ -10,7 +10,7 @@ The same rule holds live and on replay, so a run sees the same completions in th
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, Protocol
 
@@ -27,6 +27,8 @@ class Target(Protocol):
 
 class Ignored:
     """The target of what nobody waits for."""
+
+    let_go = True
 
     def take(self, index: int, status: int, payload: bytes) -> None: ...
 
@@ -214,6 +216,21 @@ class Journal:
     def outstanding(self) -> bool:
         """Whether anything was asked for that is not delivered."""
         return bool(self._arrived or self._waits or self._stretches)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether anything is outstanding that the code has not let go of."""
+        return bool(self._stretches) or not all(getattr(target, "let_go", False) for target in self._targets())
+
+    @property
+    def dropping(self) -> bool:
+        """Whether a step is outstanding that was cancelled."""
+        return any(getattr(target, "dropped", False) for target in self._targets())
+
+    def _targets(self) -> Iterator[Target]:
+        """Those of single requests that are outstanding."""
+        yield from (target for target, _ in self._waits.values())
+        yield from (entry[1] for entry in self._arrived if entry[2] != UNASKED)
 
     def restart(self) -> None:
         """Forgets what was asked for; what nobody has asked for (a cancel) is still delivered in its turn.

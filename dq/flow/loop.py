@@ -48,6 +48,11 @@ class FlowTimer(asyncio.TimerHandle):
 
     step = 0
 
+    @property
+    def let_go(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.cancelled()
+
     def take(self, index: int, status: int, payload: bytes) -> None:
         """It is due, or nobody wants it any more."""
         if status == COMPLETED and not self.cancelled():

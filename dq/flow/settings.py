@@ -38,6 +38,7 @@ class Settings(NamedTuple):
     dedup_for: Span | None = None
     detached: bool = False
     version: str = ""
+    debounce: Span | None = None
 
     def change(self, changes: dict[str, Any]) -> Settings:
         """The same with some of them changed. Raises TypeError and ValueError, which name the option."""
@@ -50,7 +51,7 @@ class Settings(NamedTuple):
     @property
     def definition(self) -> tuple[Any, ...]:
         """What is the same for all calls of the function."""
-        return self._replace(priority=0, delay=None, at=None, dedup="", dedup_for=None)
+        return self._replace(priority=0, delay=None, at=None, dedup="", dedup_for=None, debounce=None)
 
     def pack(self, source: str = "") -> bytes:
         """What travels with the function's definition."""
@@ -88,6 +89,7 @@ class Settings(NamedTuple):
             key=self.queue.key_of(args, kwargs) if self.queue is not None else "",
             dedup=self.dedup,
             dedup_for=micros(self.dedup_for),
+            debounce=micros(self.debounce),
         )
 
 
@@ -113,7 +115,7 @@ def _checked(settings: Settings) -> Settings:
         raise ValueError(f"max_crashes is {settings.max_crashes}; it must be at least 1, since the first crash is one")
     if settings.on_crash not in ON_CRASH:
         raise ValueError(f"on_crash is {settings.on_crash!r}; it is one of {', '.join(ON_CRASH)}")
-    for name in ("timeout", "dedup_for"):
+    for name in ("timeout", "dedup_for", "debounce"):
         span = getattr(settings, name)
         if span is not None and micros(span) <= 0:
             raise ValueError(f"{name} is {span}; it is a time in seconds, or a timedelta, above 0")
@@ -123,6 +125,8 @@ def _checked(settings: Settings) -> Settings:
     word: Any = settings.dedup
     if not isinstance(word, str) or len(word) > WORD_MAX or not _is_text(word):
         raise ValueError(f"dedup is {word!r:.80}; it is a text of up to {WORD_MAX} characters")
+    if settings.debounce is not None and not word:
+        raise ValueError("debounce needs dedup, the word that says which steps take one another's place")
     if settings.delay is not None and micros(settings.delay) < 0:
         raise ValueError(f"delay is {settings.delay}; nothing can begin in the past")
     if settings.at is not None and settings.at.tzinfo is None:

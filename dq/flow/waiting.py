@@ -6,7 +6,7 @@ All of it is recorded, so that it ends at the same point of the workflow on ever
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from dq.errors import DqError
 from dq.flow import context
@@ -85,7 +85,11 @@ def wait_signal(name: str, *, timeout: Span | None = None) -> Any:
     return run.wait_for(WAIT_SIGNAL, (name,), Term(0, after=after, topic=name))
 
 
-def gather(*futures: Future[T]) -> list[T]:
+@overload
+def gather(*futures: Future[T]) -> list[T]: ...
+@overload
+def gather(*futures: Future[Any]) -> list[Any]: ...
+def gather(*futures: Future[Any]) -> list[Any]:
     """Waits for all futures and returns their results in the order of the arguments.
 
     The first failure that is delivered is raised at once; the other steps go on.

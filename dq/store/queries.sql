@@ -154,8 +154,8 @@ UPDATE dq_term SET same_as = ? WHERE step = ?;
 
 -- What waits elsewhere than the steps around it, or has a word, of those submitted alone.
 -- name: open_terms
-SELECT term.step, step.function, NULL, term.priority, term.key, term.dedup, term.dedup_until, term.same_as,
-       iif(term.same_as IS NULL, x'', step.args)
+SELECT term.step, step.function, NULL, term.due_at, term.priority, term.key, term.dedup, term.dedup_until,
+       term.same_as, iif(term.dedup IS NULL, x'', step.args)
 FROM dq_term AS term JOIN dq_step AS step ON step.id = term.step
 WHERE term.step >= ? AND term.step <= ? AND step.run IS NULL
   AND (term.priority <> 0 OR term.key <> '' OR term.dedup IS NOT NULL)
@@ -164,8 +164,8 @@ ORDER BY term.step;
 
 -- The same of unfinished runs.
 -- name: open_flow_terms
-SELECT step.id, step.function, step.run, term.priority, term.key, term.dedup, term.dedup_until, term.same_as,
-       iif(term.same_as IS NULL, x'', step.args)
+SELECT step.id, step.function, step.run, term.due_at, term.priority, term.key, term.dedup, term.dedup_until,
+       term.same_as, iif(term.dedup IS NULL, x'', step.args)
 FROM dq_run AS run
 CROSS JOIN dq_step AS step ON step.run = run.id
 JOIN dq_term AS term ON term.step = step.id
@@ -175,7 +175,7 @@ WHERE run.state IN ('running', 'blocked')
 ORDER BY step.id;
 
 -- name: find_duplicates
-SELECT term.step, step.function, coalesce(term.dedup_until, 0), result.step IS NOT NULL
+SELECT term.step, step.function, coalesce(term.dedup_until, 0), result.step IS NOT NULL, coalesce(term.due_at, 0)
 FROM dq_term AS term
 JOIN dq_step AS step ON step.id = term.step
 LEFT JOIN dq_result AS result ON result.step = term.step

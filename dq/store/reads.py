@@ -66,11 +66,12 @@ class WaitRecord(NamedTuple):
 
 
 class OpenTerm(NamedTuple):
-    """An open step that waits elsewhere than the steps around it, or has a word; `args` where it is the same as another."""
+    """An open step that waits elsewhere than the steps around it, or has a word: then `args` are here."""
 
     step: int
     function: int
     run: int | None
+    due_at: int | None
     priority: int
     key: str
     dedup: str | None
@@ -247,8 +248,8 @@ class Reads:
         """The same of unfinished runs."""
         return [OpenTerm(*row) for row in self._rows("open_flow_terms")]
 
-    def find_duplicates(self, dedup: str, now: int) -> list[tuple[int, int, int, int]]:
-        """(step, function, until or 0, whether it has ended) of those that another step with this word may be the same as."""
+    def find_duplicates(self, dedup: str, now: int) -> list[tuple[int, int, int, int, int]]:
+        """(step, function, until or 0, whether it has ended, due at or 0) of those that another step with this word may be the same as."""
         return self._rows("find_duplicates", dedup, now)
 
     def queues(self) -> list[QueueRow]:

@@ -20,12 +20,11 @@ def pid(engine: dq.Engine, kind: str) -> int:
     return next(row.pid for row in engine.census().rows if row.kind == kind)
 
 
-@pytest.mark.slow
-def test_children_a_thousand_levels_deep(engine: dq.Engine) -> None:
-    assert engine.start(waitflows.deep, 1000).result(100) == 1000
+@pytest.mark.parametrize("levels", [300, pytest.param(1000, marks=pytest.mark.soak)])
+def test_children_of_children(engine: dq.Engine, levels: int) -> None:
+    assert engine.start(waitflows.deep, levels).result(100) == levels
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_children_side_by_side(engine: dq.Engine, count: int) -> None:
     assert engine.start(waitflows.one, 1).result(30) == 1
@@ -35,7 +34,6 @@ def test_children_side_by_side(engine: dq.Engine, count: int) -> None:
     assert max(grown.values()) < 16 * MIB + count * 2 * KIB, grown
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_runs_that_sleep_are_cheap(tmp_path: Path, count: int) -> None:
     db = tmp_path / "f.db"

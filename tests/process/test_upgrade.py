@@ -36,9 +36,14 @@ def test_an_unfinished_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None
     (tmp_path / "flows1.py").write_text(_FLOWS)
     with closing(connect(db)) as file, file:  # the folder in which it was made is gone
         path = json.dumps([str(tmp_path), *sys.path])
-        file.execute("UPDATE dq_context SET python = ?, script = '', cwd = ?, path = ?", (sys.executable, str(tmp_path), path))
+        file.execute(
+            "UPDATE dq_context SET python = ?, script = '', cwd = ?, path = ?", (sys.executable, str(tmp_path), path)
+        )
     with dq.Engine(db, workers=1) as engine:
         assert engine.get("open-1").result(30) == 60
         assert engine.get("done-1").result(30) == 6
     assert not (tmp_path / "added").exists(), "what was completed is not repeated"
-    assert rows(db, "SELECT name, state FROM dq_runs ORDER BY name") == [("done-1", "completed"), ("open-1", "completed")]
+    assert rows(db, "SELECT name, state FROM dq_runs ORDER BY name") == [
+        ("done-1", "completed"),
+        ("open-1", "completed"),
+    ]

@@ -72,6 +72,7 @@ class Office:
         if chance.random() < 0.15:
             term["dedup"] = chance.choice("pq")
             term["dedup_for"] = chance.choice([0, 4 * SECOND])
+            term["debounce"] = chance.choice([0, 0, 2 * SECOND])
         return term
 
     def give_out(self) -> None:
@@ -128,7 +129,9 @@ class Office:
         """Lets everything run to its end."""
         for queue in QUEUES:
             self.guests[0].says(SetQueue(1, queue.name, 0, AS_IT_IS))
-        while self.room.supervisor.ledger.batches:
+        for _ in range(1000):
+            if not self.room.supervisor.ledger.batches:
+                break
             self.give_out()
             self.check()
             self.gang.finishes(*list(self.gang.open))

@@ -46,7 +46,7 @@ class Lodge:
         self.clock = clock
         self.supervisor = room.supervisor
         self.killed: list[Member] = []
-        self.supervisor.staff.kill = self._kill  # type: ignore[method-assign] -- its pids are nobody's
+        self.supervisor.staff.kill = self._kill  # type: ignore[method-assign]  # its pids are nobody's
         self.guest = Guest(room)
         self.first, _ = self.supervisor.clients._lease_to(self.guest.client)
         self.flow = self.workflow()
@@ -166,7 +166,9 @@ class Lodge:
 
     def results(self) -> dict[int, tuple[str, bytes]]:
         """How steps have ended."""
-        return {id: (state, payload) for id, state, payload in self.room.rows("SELECT step, state, payload FROM dq_result")}
+        return {
+            id: (state, payload) for id, state, payload in self.room.rows("SELECT step, state, payload FROM dq_result")
+        }
 
     def state(self, step: int) -> str:
         """How a step has ended, "" where it has not."""

@@ -94,8 +94,8 @@ class Crew:
         self.bodies = 0  # bodies that ran
         self.now = NOW
         self.withdrawn: list[int] = []  # steps that runs have asked the end of, in order
-        self.tape: list[tuple[str, int]] = []  # "asked" or "ended", and the step: each beginning of it was once the file
-        self._rests = 0
+        self.tape: list[tuple[str, int]] = []  # "asked" or "ended", and the step: what the file has gone through
+        self._rests = self._told = 0
         self.obeys = True  # whether what is withdrawn ends at once
         self._folder = folder
         self._lease = lease
@@ -254,6 +254,7 @@ class Crew:
             rows.append((run.id, step.id, step.seq, status, payload, step.at))
             self.tape.append(("ended", step.id))
         if tell:
+            self._told += 1
             self._linked().send(Deliver(rows))
 
     def signal(self, name: str, value: Any = None, *, id: int = 7) -> None:
@@ -304,11 +305,14 @@ class Crew:
 
     def rest(self) -> None:
         """Waits until the host has heard all, and its runs have done all that they can: another run tells."""
-        self._rests += 1
-        id = (1 << 50) + self._rests
-        self.start(_rests, id=id)
-        self.until(lambda: self.runs[id].end is not None)
-        del self.runs[id]
+        told = -1
+        while told != self._told:  # what is withdrawn meanwhile ends, and is told to the host
+            told = self._told
+            self._rests += 1
+            id = (1 << 50) + self._rests
+            self.start(_rests, id=id)
+            self.until(lambda: self.runs[id].end is not None)  # noqa: B023
+            del self.runs[id]
 
     def result(self, id: int = 7) -> Any:
         """What an ended run came to."""

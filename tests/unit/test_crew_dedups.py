@@ -128,6 +128,18 @@ def later(room: Room, gang: Gang, guest: Guest, function: Function, watch: Watch
     assert gang.turn() == [third], "it is counted from the first one's submission"
 
 
+def test_what_was_tidied_up_is_not_the_same_as_anything(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = step(room)
+    gang, guest = Gang(room, function, 2), Guest(room)
+    [first] = submits(guest, function, FOR_A_MINUTE)
+    gang.turn()
+    gang.finishes(first)
+    room.supervisor.committer.settle()
+    monkeypatch.setattr(room.supervisor.store, "results", lambda _ids: [])
+    [second] = submits(guest, function, FOR_A_MINUTE)
+    assert gang.turn() == [second]
+
+
 def test_a_client_without_workers_behind_it_finds_the_first_too(tmp_path: Path, watch: Watch) -> None:
     with open_room(tmp_path, clock=watch) as room:
         function = step(room)
@@ -207,6 +219,51 @@ def test_delayed_ones_are_one_too(room: Room, watch: Watch) -> None:
     assert gang.turn() == [first]
     gang.finishes(first)
     assert told(guest) == {first: DONE, second: DONE}
+
+
+CALM = WORD | {"debounce": 10 * SECOND}
+
+
+def test_the_last_of_a_burst_runs_for_all(room: Room, watch: Watch) -> None:
+    function = step(room)
+    gang, guest, other = Gang(room, function, 2), Guest(room), Guest(room)
+    first, second = submits(guest, function, CALM, CALM)
+    watch.passes(room, 8)
+    [last] = submits(other, function, CALM)
+    watch.passes(room, 8)
+    assert gang.turn() == [], "each of them has the others wait anew"
+    [follower] = submits(guest, function, WORD)
+    watch.passes(room, 3)
+    assert gang.turn() == [last]
+    [later] = submits(guest, function, CALM)
+    gang.finishes(last)
+    assert told(guest) == dict.fromkeys([first, second, follower], DONE)
+    assert told(other) == {last: DONE}
+    watch.passes(room, 11)
+    assert gang.turn() == [later], "what comes after the begin is a burst of its own"
+    gang.finishes(later)
+    assert not room.supervisor.dedups.open
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_burst_goes_on_in_the_next_supervisor(tmp_path: Path, watch: Watch, workers: int) -> None:
+    with open_room(tmp_path, clock=watch) as room:
+        first, second = submits(Guest(room), step(room), CALM, CALM)
+        room.supervisor.committer.settle()
+    watch.micros += 5 * SECOND
+    with open_room(tmp_path, clock=watch, workers=workers) as room:
+        third, fourth = submits(Guest(room), step(room), CALM, CALM)
+        room.supervisor.committer.settle()
+    watch.micros += 6 * SECOND
+    with open_room(tmp_path, clock=watch) as room:
+        gang = Gang(room, step(room), 2)
+        watch.passes(room, 0)
+        assert gang.turn() == []
+        watch.passes(room, 5)
+        assert gang.turn() == [fourth]
+        gang.finishes(fourth)
+        assert gang.turn() == []
+        assert room.rows("SELECT step FROM dq_result ORDER BY step") == [(first,), (second,), (third,), (fourth,)]
 
 
 def flow(room: Room, name: str) -> Run:

@@ -28,7 +28,7 @@ def inn(tmp_path: Path, clock: Clock) -> Iterator[Lodge]:
 
 
 def raised(payload: bytes) -> BaseException:
-    failure = msgspec.msgpack.decode(payload[HEAD.size:], type=Failure)
+    failure = msgspec.msgpack.decode(payload[HEAD.size :], type=Failure)
     error: BaseException = pickle.loads(failure.pickled)
     return error
 

@@ -200,7 +200,7 @@ async def each_with_a_timeout() -> list[Any]:
     seen: list[Any] = []
     try:
         for task in asyncio.as_completed([later(n) for n in range(3)], timeout=10):
-            seen.append(await task)
+            seen += [await task]
     except TimeoutError:
         seen.append("late")
     return seen
@@ -349,7 +349,7 @@ def test_a_future_that_is_cancelled_ends_its_step(crew: scripted.Crew) -> None:
 
 
 def test_sleeps_and_waits_are_plain_outside_of_a_run() -> None:
-    dq.sleep(0)
+    sleeper(0)
     asyncio.run(_plain())
     assert abs((datetime.now(UTC) - dq.now()).total_seconds()) < 5
     assert dq.patched("anything")

@@ -62,6 +62,7 @@ class Term(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dedup_for: int = 0  # microseconds; 0: while that step is open
     topic: str = ""  # the signal that a wait is for; the key of what is published
     data: bytes = b""  # a signal's payload; `key` is the run that it is sent to
+    debounce: int = 0  # microseconds for which the next one with the same `dedup` may take its place; 0: no time
 
 
 class Notice(Message, frozen=True, tag=6):
