@@ -191,9 +191,10 @@ class Dedups:
         """All that is left is known: what waits for a step that has ended meanwhile ends too."""
         restored, self._restored = self._restored, []
         same_as = {term.step: term.same_as or 0 for term, _ in restored}
-        for step in same_as:
-            while same_as[step] in same_as:  # it has followers of its own, and another one took its place
-                same_as[step] = same_as[same_as[step]]
+        for step, first_id in same_as.items():
+            while first_id in same_as:  # it has followers of its own, and another one took its place
+                first_id = same_as[first_id]  # noqa: PLW2901 -- that is the way to the first
+            same_as[step] = first_id
         outcomes = {record.id: record for record in self._sup.store.results(set(same_as.values()))}
         ended = {row[0] for row in self._committer.group.results}  # nobody here could run them
         orphaned: dict[int, First] = {}

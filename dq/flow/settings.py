@@ -110,15 +110,8 @@ def _is_text(word: str) -> bool:
     return word.isascii() or not any("\ud800" <= character <= "\udfff" for character in word)
 
 
-def _checked(settings: Settings) -> Settings:
-    if settings.max_crashes < 1:
-        raise ValueError(f"max_crashes is {settings.max_crashes}; it must be at least 1, since the first crash is one")
-    if settings.on_crash not in ON_CRASH:
-        raise ValueError(f"on_crash is {settings.on_crash!r}; it is one of {', '.join(ON_CRASH)}")
-    for name in ("timeout", "dedup_for", "debounce"):
-        span = getattr(settings, name)
-        if span is not None and micros(span) <= 0:
-            raise ValueError(f"{name} is {span}; it is a time in seconds, or a timedelta, above 0")
+def _check_terms(settings: Settings) -> None:
+    """Raises ValueError for what one call can't wait for."""
     priority: Any = settings.priority
     if not isinstance(priority, int) or abs(priority) > PRIORITY_MAX:
         raise ValueError(f"priority is {priority!r}; it is a whole number, from {-PRIORITY_MAX} to {PRIORITY_MAX}")
@@ -131,6 +124,18 @@ def _checked(settings: Settings) -> Settings:
         raise ValueError(f"delay is {settings.delay}; nothing can begin in the past")
     if settings.at is not None and settings.at.tzinfo is None:
         raise ValueError(f"at is {settings.at}, which has no time zone; use datetime.now(tz=UTC), say")
+
+
+def _checked(settings: Settings) -> Settings:
+    if settings.max_crashes < 1:
+        raise ValueError(f"max_crashes is {settings.max_crashes}; it must be at least 1, since the first crash is one")
+    if settings.on_crash not in ON_CRASH:
+        raise ValueError(f"on_crash is {settings.on_crash!r}; it is one of {', '.join(ON_CRASH)}")
+    for name in ("timeout", "dedup_for", "debounce"):
+        span = getattr(settings, name)
+        if span is not None and micros(span) <= 0:
+            raise ValueError(f"{name} is {span}; it is a time in seconds, or a timedelta, above 0")
+    _check_terms(settings)
     if settings.memory is not None and settings.memory < 1 << 20:
         raise ValueError(f"memory is {settings.memory}; it is a limit in bytes, of a megabyte at least")
     for name in ("stop", "wait", "retry"):

@@ -37,8 +37,8 @@ def require_sqlite(version: str) -> None:
         )
 
 
-def open_writer(path: str, *, create: bool, now: int) -> apsw.Connection:
-    """The one read-write connection. `now` is recorded in a new file (microseconds UTC).
+def open_writer(path: str, *, create: bool, now: int, vfs: str | None = None) -> apsw.Connection:
+    """The one read-write connection. `now` is recorded in a new file (microseconds UTC); `vfs` is as for `Store.open`.
 
     Raises NoSuchFolder, ReadOnlyFile, DiskFull, NotADatabase, ForeignDatabase, NewerSchema, CorruptDatabase,
     UnsafePlace, or StoreError.
@@ -50,7 +50,7 @@ def open_writer(path: str, *, create: bool, now: int) -> apsw.Connection:
             raise StoreError(f"there is no database {path}. Check the path, or start a workflow to make one.")
         place.create_file(path)
     with faults.explained(path):
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW)
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
         try:
             _prepare(connection, path, now)
         except BaseException:

@@ -59,14 +59,16 @@ class Store(Purges):
         opened.set_wal_hook(self._committed)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, create: bool = True, clock: Clock | None = None) -> Store:
-        """Opens the file, makes it first (mode 0600) if there is none.
+    def open(
+        cls, path: str | os.PathLike[str], *, create: bool = True, clock: Clock | None = None, vfs: str | None = None
+    ) -> Store:
+        """Opens the file, makes it first (mode 0600) if there is none. `vfs` names a storage known to SQLite, None the usual.
 
         Raises NoSuchFolder, ReadOnlyFile, DiskFull, NotADatabase, ForeignDatabase, NewerSchema, CorruptDatabase,
         UnsafePlace, or StoreError where `create` is false and there is no file.
         """
         place = connection.absolute(path)
-        opened = connection.open_writer(place, create=create, now=(clock or SystemClock()).now())
+        opened = connection.open_writer(place, create=create, now=(clock or SystemClock()).now(), vfs=vfs)
         try:
             with faults.explained(place):
                 opened.execute(SQL["engine"]).fetchall()  # SQLite opens the log at the first read
@@ -206,12 +208,16 @@ class Store(Purges):
     def pregrow(self) -> bool:
         """Grows the log to about 20 MB, once, so that later commits and syncs are quicker. For an idle moment.
 
-        Returns whether it did something. A disk with little room is left alone: users need it more.
+        Returns whether it did something. A disk with little room is left alone: users need it more. Raises StoreError.
         """
         self._connected()
-        if self._wal.size() >= LOG_SIZE or faults.room(os.path.dirname(self._path)) < ROOM_MIN:
-            return False
-        grown = self._wal.grow(LOG_SIZE)
+        try:
+            if self._wal.size() >= LOG_SIZE or faults.room(os.path.dirname(self._path)) < ROOM_MIN:
+                return False
+            grown = self._wal.grow(LOG_SIZE)
+        except StoreError as error:
+            self._broken = str(error)
+            raise
         self.sync()
         return grown
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -68,7 +69,7 @@ class Wal:
         Raises StoreError when the disk says no: what is on it is unknown then, and a second try proves nothing.
         """
         began = time.perf_counter()
-        status = self._sync(self._file, _SYNC_NORMAL_DATAONLY)
+        status = _result(self._sync, self._file, _SYNC_NORMAL_DATAONLY)
         if status != apsw.SQLITE_OK:
             raise StoreError(
                 f"{self._path}-wal can't be synced to disk (SQLite result {status}). What was not acknowledged may be lost. "
@@ -79,7 +80,7 @@ class Wal:
     def size(self) -> int:
         """Bytes."""
         size = ctypes.c_int64()
-        if self._file_size(self._file, ctypes.byref(size)) != apsw.SQLITE_OK:
+        if _result(self._file_size, self._file, ctypes.byref(size)) != apsw.SQLITE_OK:
             raise StoreError(f"{self._path}-wal can't be measured.")
         return size.value
 
@@ -88,11 +89,24 @@ class Wal:
 
         Commits then overwrite blocks that exist, and a sync need not write the file's metadata. SQLite keeps count of
         the valid frames itself and takes zeros for the end of the log.
+
+        Raises StoreError where the disk fails otherwise.
         """
         at = self.size()
         while at < size:
             count = min(_CHUNK, size - at)
-            if self._write(self._file, bytes(count), count, at) != apsw.SQLITE_OK:
+            status = _result(self._write, self._file, bytes(count), count, at)
+            if status == apsw.SQLITE_FULL:
                 return False
+            if status != apsw.SQLITE_OK:
+                raise StoreError(f"{self._path}-wal can't be written (SQLite result {status}). Look at the disk (`dmesg`).")
             at += count
         return True
+
+
+def _result(call: Callable[..., int], *values: object) -> int:
+    """What SQLite's file object answers. One of a storage that is written in Python raises where others answer."""
+    try:
+        return call(*values)
+    except SystemError as error:
+        return int(getattr(error.__cause__, "extendedresult", apsw.SQLITE_IOERR))

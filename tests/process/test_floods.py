@@ -29,7 +29,7 @@ def test_a_workflow_that_fans_out_to_a_million(engine: dq.Engine) -> None:
     assert found["worker"] < 60 * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_map_over_a_million(engine: dq.Engine) -> None:
     """A generator is drawn from as the results are taken: what lies between the two is some thousands."""
     drawn = taken = ahead = 0

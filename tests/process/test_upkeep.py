@@ -124,7 +124,9 @@ def test_a_copy_whose_process_is_killed_is_not_there(tmp_path: Path) -> None:
     db, copy = tmp_path / "f.db", tmp_path / "c.db"
     old_file(db)
     part = Path(f"{copy}.part")
-    making = subprocess.Popen([sys.executable, "-P", "-m", "dq.crew.backup", str(db), str(copy)], stdout=subprocess.DEVNULL)
+    making = subprocess.Popen(
+        [sys.executable, "-P", "-m", "dq.crew.backup", str(db), str(copy)], stdout=subprocess.DEVNULL
+    )
     wait_until(part.exists)
     making.kill()
     making.wait()

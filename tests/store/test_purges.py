@@ -99,7 +99,9 @@ def test_a_run_goes_first_and_its_steps_are_found_after_a_kill(store: Store) -> 
     store.commit(rows.run_ends(1))
     store.commit(rows.run(9, "b"))
     store.commit(rows.flow_steps(9, [10]))
-    store.commit(Group(signals=[SignalRow(1, 100, 1, "s", b"p0000", rows.NOW), SignalRow(2, 101, 9, "s", b"p", rows.NOW)]))
+    store.commit(
+        Group(signals=[SignalRow(1, 100, 1, "s", b"p0000", rows.NOW), SignalRow(2, 101, 9, "s", b"p", rows.NOW)])
+    )
     assert old_runs(store) == [(1, 0)]
     assert old_steps(store) == []
     store.purge(RUN, [1], 1.0)

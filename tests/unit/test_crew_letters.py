@@ -9,10 +9,10 @@ import pytest
 
 from dq.crew.chores import Chores
 from dq.crew.letters import Letters
+from dq.crew.results import failure
 from dq.crew.withdrawals import withdraw
 from dq.errors import StepCrashed
 from dq.executor.frames import Dead, Discard, Done, ListDead, Refused, Results, RetryStep, Submit, Term
-from dq.crew.results import failure
 from dq.model.states import COMPLETED, DEAD, FAILED, RunState
 from tests.unit.crewroom import Guest, Hand, Room, open_room
 

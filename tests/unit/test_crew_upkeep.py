@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +18,18 @@ from dq.crew.withdrawals import withdraw
 from dq.errors import DiskFull
 from dq.executor import blobs
 from dq.executor.frames import Adopt, Refused, Resubmit, Results, Sweep, Swept
-from dq.model.clock import Clock
+from dq.model.clock import SystemClock
 from dq.model.payload import FILE, seal
 from dq.model.states import COMPLETED, FAILED, RunState
-from dq.store.store import Store
+from dq.store.purges import STEP, Kind
 from tests.unit.crewroom import Guest, Hand, Room, open_room
 from tests.waiting import wait_until
 
 HOUR = 3_600_000_000  # microseconds
+NOW = Wish(0)  # all that has ended
 
 
-class Watch(Clock):
+class Watch(SystemClock):
     """A clock that the test sets, in microseconds from now."""
 
     def __init__(self) -> None:
@@ -55,7 +57,7 @@ def run(room: Room, tidying: Upkeep) -> None:
     wait_until(turn)
 
 
-def sweep(room: Room, wish: Wish = Wish(0), *, old: bool = True) -> Tally:
+def sweep(room: Room, wish: Wish = NOW, *, old: bool = True) -> Tally:
     made, tally = keeper(room, old=old), Tally()
     room.supervisor.committer.settle()
     made.chores.add(made.sweep(wish, tally))
@@ -126,10 +128,10 @@ def test_how_long_ago_counts_from_the_end(tmp_path: Path) -> None:
 def test_a_tree_of_runs_stays_while_somebody_above_is_unfinished(tmp_path: Path) -> None:
     with open_room(tmp_path) as room:
         ledger = room.supervisor.ledger
-        ids = iter(range(*(lambda first, count: (first, first + count))(*ledger.lease())))
-        top = ledger.start(next(ids), "top", room.function(), b"p", b"f" * 16)
-        child = ledger.start(next(ids), "top/1", room.function(), b"p", b"f" * 16, top)
-        grandchild = ledger.start(next(ids), "top/2", room.function(), b"p", b"f" * 16, child)
+        first, _ = ledger.lease()
+        top = ledger.start(first, "top", room.function(), b"p", b"f" * 16)
+        child = ledger.start(first + 1, "top/1", room.function(), b"p", b"f" * 16, top)
+        grandchild = ledger.start(first + 2, "top/2", room.function(), b"p", b"f" * 16, child)
         room.supervisor.committer.settle()
         for each in (grandchild, child):
             ledger.change(each, RunState.COMPLETED, b"p")
@@ -182,9 +184,18 @@ def test_a_file_is_unlinked_after_its_row_is_durably_gone(tmp_path: Path, monkey
         deleted_at: list[int] = []
         unlinked_at: list[int] = []
         store, committer = room.supervisor.store, room.supervisor.committer
-        purge, unlink = store.purge, janitor.Task.unlink
-        monkeypatch.setattr(store, "purge", lambda *a: (deleted_at.append(committer.syncs), purge(*a))[1])
-        monkeypatch.setattr(janitor.Task, "unlink", lambda *a: (unlinked_at.append(committer.syncs), unlink(*a))[1])
+        original_purge, original_unlink = store.purge, janitor.Task.unlink
+
+        def purge(kind: Kind, ids: Sequence[int], seconds: float) -> int:
+            deleted_at.append(committer.syncs)
+            return original_purge(kind, ids, seconds)
+
+        def unlink(task: janitor.Task, files: list[janitor.SideFile]) -> janitor.Task:
+            unlinked_at.append(committer.syncs)
+            return original_unlink(task, files)
+
+        monkeypatch.setattr(store, "purge", purge)
+        monkeypatch.setattr(janitor.Task, "unlink", unlink)
         sweep(room)
         assert len(unlinked_at) == 1
         assert unlinked_at[0] > deleted_at[-1]
@@ -282,7 +293,9 @@ def test_whoever_asks_is_told_what_went(tmp_path: Path) -> None:
         assert guest.hears(Swept) == [Swept(7, 0, 3, 0, 0, 0, False)]
 
 
-@pytest.mark.parametrize(("leap", "left"), [(0, 0), (HOUR * 2, 1), (-HOUR * 2, 1)], ids=["right", "set ahead", "set back"])
+@pytest.mark.parametrize(
+    ("leap", "left"), [(0, 0), (HOUR * 2, 1), (-HOUR * 2, 1)], ids=["right", "set ahead", "set back"]
+)
 def test_the_policy_acts_unless_the_clock_has_made_a_leap(tmp_path: Path, leap: int, left: int) -> None:
     clock = Watch()
     with open_room(tmp_path, clock=clock) as room:
@@ -308,8 +321,7 @@ def test_a_lock_of_a_folder_that_is_not_there_is_none(tmp_path: Path) -> None:
 def test_a_kill_between_the_deletions_leaves_what_the_next_one_finishes(tmp_path: Path) -> None:
     with open_room(tmp_path) as room:
         done(room, 20, side_file(room, "a1"))
-        room.supervisor.store.purge(upkeep.STEP, [1, 2, 3], 10.0)
+        room.supervisor.store.purge(STEP, [1, 2, 3], 10.0)
     with open_room(tmp_path) as room:
         assert sweep(room).steps == 17
         assert files(room) == set()
-        assert isinstance(room.supervisor.store, Store)

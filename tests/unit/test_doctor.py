@@ -140,9 +140,7 @@ def test_a_log_that_grows(db: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_blocked_runs_and_parked_steps(db: str) -> None:
-    with_rows(
-        db, rows.run(1, "movie 1"), rows.run_ends(1, "blocked"), rows.batch(2, 2), Group(terms=[TermRow(2, FAR)])
-    )
+    with_rows(db, rows.run(1, "movie 1"), rows.run_ends(1, "blocked"), rows.batch(2, 2), Group(terms=[TermRow(2, FAR)]))
     warnings = found(db, WARNING)
     assert "such as movie 1: why" in warnings["blocked"].what
     assert "dq show 'movie 1'" in warnings["blocked"].do
@@ -184,7 +182,9 @@ def test_claims_of_the_dead_and_of_another_boot_under_a_live_supervisor(db: str)
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert owner.find(db).pid == os.getpid()
         errors = found(db, ERROR)
-    assert errors["claims"].what.startswith("1 open claims are of an earlier supervisor, 1 are of processes that are gone")
+    assert errors["claims"].what.startswith(
+        "1 open claims are of an earlier supervisor, 1 are of processes that are gone"
+    )
     assert "leads nowhere" in errors["socket"].what or "socket" in errors
 
 
@@ -200,7 +200,9 @@ def test_runs_that_nobody_hears_of_under_a_live_supervisor(db: str, monkeypatch:
 
 
 def test_a_supervisor_that_is_stopped(db: str) -> None:
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    )
     command_line = [sys.executable, "-c", hold, f"{db}.lock", "--executor", "gpu=process:1"]
     with subprocess.Popen(command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
