@@ -119,6 +119,9 @@ class Judge:
         for run, _, right in self.history.told:
             if not right:
                 yield Finding("wrong", f"run {run} came to another end than the plain function")
+        for work, right in self.history.heard:
+            if not right:
+                yield Finding("wrong", f"the steps of {work} came to other results than the plain function")
         for run, known in self.history.starts.items():
             held = self.record.runs.get(run)
             if held is not None and held.state == "completed" and known.get("expect") not in (None, value(held.payload)):
@@ -127,10 +130,14 @@ class Judge:
     def programs(self) -> Iterator[Finding]:
         """Each place of a program is one step, which has ended as it should."""
         places: set[str] = set()
+        for work, known_places in self.history.alone.items():
+            places.update(known_places)
+            for place in known_places if work in self.history.flushed else ():
+                yield from self._place(place, ("completed",))
         for run, known in self.history.starts.items():
             held = self.record.runs.get(run)
             places.update(known.get("must", ()), known.get("fails", ()), known.get("may", ()))
-            if held is None or held.state != "completed":
+            if held is None or held.state not in FINAL:
                 continue
             for states, wanted in ((("completed",), "must"), (("failed",), "fails")):
                 for place in known.get(wanted, ()):
@@ -153,7 +160,7 @@ class Judge:
         for run, known in self.history.starts.items():
             held = self.record.runs.get(run)
             allowed.update(known.get("rows", ()))
-            if held is not None and held.state == "completed":
+            if held is not None and held.state in FINAL:
                 wanted.update(known.get("rows", ()))
         for place in wanted - self.record.rows.keys():
             yield Finding("effect", f"the effect of {place} is missing")

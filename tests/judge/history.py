@@ -35,6 +35,9 @@ class History:
         acknowledged: Runs whose start was acknowledged.
         signalled: (run, name) of signals that were acknowledged.
         told: (run, digest of the recorded bytes, whether it was right) of results that arrived.
+        alone: Pieces of work that no run asked for: work -> places of its steps.
+        flushed: Those that were acknowledged.
+        heard: (work, whether it was right) of those whose results arrived.
         deaths: When a supervisor was killed and dead.
         left: Processes that have outlived their engine.
         overlaps: Steps at which two processes were seen at once.
@@ -49,6 +52,9 @@ class History:
         self.signalled: set[tuple[str, str]] = set()
         self.told: list[tuple[str, str, bool]] = []
         self.deaths: list[int] = []
+        self.alone: dict[str, list[str]] = {}
+        self.flushed: set[str] = set()
+        self.heard: list[tuple[str, bool]] = []
         self.left: list[list[Any]] = []
         self.overlaps: list[int] = []
         self.seen: set[tuple[int, int]] = set()
@@ -68,6 +74,12 @@ class History:
                 self.labels[row["label"]].add(step)
             case "start":
                 self.starts[row["run"]] = row
+            case "alone":
+                self.alone[row["work"]] = row["must"]
+            case "flushed":
+                self.flushed.add(row["work"])
+            case "heard":
+                self.heard.append((row["work"], row["right"]))
             case "started":
                 self.acknowledged.add(row["run"])
             case "signalled":

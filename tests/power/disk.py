@@ -31,10 +31,10 @@ class Event(NamedTuple):
 
     kind: int
     file: int = 0  # a number for each file that there was, whatever its name
-    at: int = 0  # WRITE: where; TRUNCATE: the size; syncs: their number; DELETE: 1 if the folder was synced; MARK: what
+    at: int = 0  # WRITE: where; TRUNCATE: the size; syncs: their number; MARK: what
     data: bytes = b""
     name: str = ""
-    folder: bool = False  # END_SYNC: the folder is synced too
+    folder: bool = False  # whether the folder is synced with it
 
     def __repr__(self) -> str:
         return f"{KINDS[self.kind]} {self.name}@{self.at}+{len(self.data)}"
@@ -147,7 +147,7 @@ class Disk(apsw.VFS):
         self.meets("xDelete")
         short = os.path.basename(name)
         if short in self.files:
-            self.record(Event(DELETE, self.files[short], int(syncdir), name=short))
+            self.record(Event(DELETE, self.files[short], name=short, folder=syncdir))
         super().xDelete(name, syncdir)
         self.files.pop(short, None)
 

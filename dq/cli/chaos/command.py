@@ -21,7 +21,7 @@ from dq.cli.options import json_option, optional_db_option, workers_option
 from dq.errors import DqError
 
 if TYPE_CHECKING:
-    from dq.cli.chaos.stage import Play, Tally
+    from dq.cli.chaos.clients import Play, Tally
 
 _SECONDS = 30.0
 _RATE = 2.0
@@ -91,7 +91,7 @@ def command(
     Example:
         dq chaos flows.py:movie --args '[240]' --minutes 5
     """
-    from dq.cli.chaos.stage import Play
+    from dq.cli.chaos.clients import Play
 
     if minutes is not None and seconds is not None:
         raise click.UsageError("--minutes and --seconds are the same thing; give one of them.")

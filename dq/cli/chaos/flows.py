@@ -62,6 +62,14 @@ def undoing(log: str, at: str, value: int, count: int) -> int:
     raise ValueError(at)
 
 
+@dq.workflow(max_crashes=1_000_000, timeout=0.05)
+def hasty(log: str, at: str) -> int:
+    """Has less time than it needs."""
+    dq.compensate(steps.undo, log, f"{at}u")
+    dq.sleep(_LONG)
+    return 0
+
+
 @workflow
 def waiting(log: str, at: str) -> int:
     """Waits for what does not come, until somebody cancels it."""
@@ -179,7 +187,7 @@ def _walk(log: str, term: Term, value: int, at: str, child: bool, io: Any) -> Wa
             yield lambda: dq.signal(dq.current().run, at, mix(0, at))
             payload = yield lambda: dq.wait_signal(at)
             return (value + payload) % PRIME
-        case "map" | "each" | "queued":
+        case "map" | "each" | "io" | "queued":
             return (yield from _fan(log, word, rest[0], value, at, io))
         case "drop":
             yield from _drop(log, rest[0], at, io)
@@ -189,7 +197,7 @@ def _walk(log: str, term: Term, value: int, at: str, child: bool, io: Any) -> Wa
 
 
 def _fan(log: str, word: str, count: int, value: int, at: str, io: Any) -> Walk:
-    step = steps.queued if word == "queued" else steps.item
+    step = {"queued": steps.queued, "io": steps.threaded}.get(word, steps.item)
     if word == "map":
         found = yield lambda: step.map([log] * count, [at] * count, [value] * count, range(count))
         return sum(found) % PRIME
@@ -279,6 +287,24 @@ def _slow(log: str, value: int, at: str) -> Walk:
     raise RuntimeError(f"{at}: a step that takes too long was not stopped")
 
 
+def _dedup(log: str, value: int, at: str) -> Walk:
+    step = steps.add.options(dedup=at, dedup_for=_LONG * 100)
+    first, second = step.submit(log, at, value), step.submit(log, at, value)
+    one = yield lambda: first
+    other = yield lambda: second
+    if one != other:
+        raise RuntimeError(f"{at}: one step came to {one} and {other}")
+    return int(one)
+
+
+def _deadline(log: str, value: int, at: str) -> Walk:
+    try:
+        yield lambda: hasty.submit(log, at)
+    except dq.RunTimeout:
+        return mix(value, at)
+    raise RuntimeError(f"{at}: a run that takes too long was not stopped")
+
+
 def _undo(log: str, value: int, at: str, count: int) -> Walk:
     try:
         yield lambda: undoing.submit(log, at, value, count)
@@ -297,7 +323,8 @@ def _big(log: str, value: int, at: str, size: int) -> Walk:
 
 
 def _draw(log: str, value: int, at: str) -> Walk:
-    told = [dq.random(), str(dq.uuid4()), dq.now().isoformat()]
+    rows = yield lambda: steps.count.submit()
+    told = [dq.random(), str(dq.uuid4()), dq.now().isoformat(), rows]
     made, back = yield lambda: steps.echo.submit(log, at, value, told)
     if back != told:
         raise RuntimeError(f"{at}: {back} came back for {told}")
@@ -308,6 +335,9 @@ _LEAVES: dict[str, Callable[..., Walk]] = {
     "step": _one(steps.add.submit),
     "crash": _one(steps.crashing.submit),
     "write": _one(steps.write.submit),
+    "cursor": _one(steps.cursor.submit),
+    "dedup": _dedup,
+    "deadline": _deadline,
     "order": _one(steps.order.submit),
     "sleep": _sleep,
     "late": _late,

@@ -7,6 +7,7 @@ processes share, `at` microseconds since 1970 in UTC. What there is:
     started  that was acknowledged
     signal   a client is about to send a signal: run, name; signalled: that was acknowledged
     cancel   the same for a cancel; cancelled
+    alone    a client submits steps that no run asks for: work, must; flushed: all of it was acknowledged; heard: right
     told     a client has got the result of a run: run, digest (of the recorded bytes), right, or error
     begin    a body begins: step, attempt, epoch, pid, label, alone (nobody else was in this step)
     end      it has come to its end: step, epoch, pid, ok (it returned), value

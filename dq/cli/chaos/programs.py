@@ -13,6 +13,8 @@ what belongs to it. All of it is JSON. A term takes a number and makes a number;
                              undoes n steps               ["slow"]                 takes longer than its timeout
     ["drop", what]           cancels what it began        ["delay", ms], ["queued", n], ["big", KiB]
     ["draw"], ["publish"]    chance and time; a note      ["write"], ["order"]     effects: a row, another step
+    ["cursor", n]            reports its progress         ["io", n]                side by side in a pool of threads
+    ["dedup"]                one step, asked for twice    ["deadline"]             a child that takes too long, and undoes
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ Term = list[Any]
 Program = list[Term]
 
 PRIME = 1_000_003
-WIDE = 6  # items of a fan-out, at most
+WIDE = 6  # items of a fan-out, most often
+VERY_WIDE = 60
 DROPS = ("step", "queued", "child", "timer", "delayed")
 _LEAVES = {
     "step": 6, "map": 3, "each": 3, "sleep": 2, "late": 1, "signal": 2, "self": 1, "tell": 2, "retry": 3, "fail": 2,
     "crash": 1, "slow": 1, "undo": 2, "drop": 3, "delay": 2, "queued": 2, "big": 1, "draw": 2, "publish": 1, "write": 3,
-    "order": 2,
+    "order": 2, "cursor": 1, "io": 2, "dedup": 2, "deadline": 1,
 }  # fmt: skip
 
 
@@ -68,7 +71,9 @@ def _term(rng: random.Random, depth: int) -> Term:
 def _leaf(rng: random.Random) -> Term:
     word = rng.choices([*_LEAVES], [*_LEAVES.values()])[0]
     match word:
-        case "map" | "each" | "queued":
+        case "map" | "each" | "io" if rng.random() < 0.1:
+            return [word, VERY_WIDE]
+        case "map" | "each" | "io" | "queued" | "cursor":
             return [word, rng.randint(1, WIDE)]
         case "undo" | "retry" | "fail":
             return [word, rng.randint(1, 3)]
@@ -142,14 +147,17 @@ def _walk(found: Expected, term: Term, value: int, at: str, *, child: bool) -> i
 def _leaf_value(found: Expected, term: Term, value: int, at: str) -> int:
     word, *rest = term
     match word:
-        case "step" | "retry" | "crash" | "delay" | "draw" | "big":
+        case "step" | "retry" | "crash" | "delay" | "draw" | "big" | "cursor" | "dedup":
             found.must.append(at)
             return mix(value, at)
-        case "map" | "each" | "queued":
+        case "map" | "each" | "io" | "queued":
             found.must += [f"{at}#{number}" for number in range(rest[0])]
             return sum(mix(value, at, number) for number in range(rest[0])) % PRIME
         case "fail" | "slow":
             found.fails.append(at)
+            return mix(value, at)
+        case "deadline":
+            found.must.append(f"{at}u")
             return mix(value, at)
         case "undo":
             found.must += [f"{at}#{number}" for number in range(rest[0])]
@@ -169,7 +177,8 @@ def _leaf_value(found: Expected, term: Term, value: int, at: str) -> int:
             found.rows.append(f"{at}o")
             return mix(value, at)
         case "drop":
-            found.may += [f"{at}#{number}" for number in range(WIDE)] + [f"{at}u"]
+            found.may += [f"{at}#{number}" for number in range(WIDE)]
+            found.must += [f"{at}u"] if rest[0] == "child" else []
             return value
         case "sleep" | "late" | "publish":
             return mix(value, at)

@@ -18,6 +18,8 @@ _ENDURING = 1_000_000
 _HANG = 20.0  # seconds; whoever has to wait for that has not been cancelled
 TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (place TEXT NOT NULL) STRICT"
 
+IO = "io"  # the executor with threads
+
 step = dq.step(max_crashes=_ENDURING)
 narrow = dq.Queue("chaos-narrow", concurrency=1)
 
@@ -45,6 +47,22 @@ def item(log: str, at: str, value: int, number: int) -> int:
 @dq.step(max_crashes=_ENDURING, queue=narrow)
 def queued(log: str, at: str, value: int, number: int) -> int:
     return watched(log, label(at, number), _work, value, at, number)
+
+
+@dq.step(max_crashes=_ENDURING, executor=IO)
+def threaded(log: str, at: str, value: int, number: int) -> int:
+    return watched(log, label(at, number), _work, value, at, number)
+
+
+def _advance(value: int, at: str, count: int) -> int:
+    for done in range(dq.current().cursor or 0, count):
+        dq.progress(done + 1)
+    return mix(value, at)
+
+
+@step
+def cursor(log: str, at: str, value: int, count: int) -> int:
+    return watched(log, at, _advance, value, at, count)
 
 
 def _fail(value: int, at: str, failures: int) -> int:
@@ -119,6 +137,13 @@ def _echo(value: int, at: str, told: Any) -> tuple[int, Any]:
 @step
 def echo(log: str, at: str, value: int, told: Any) -> tuple[int, Any]:
     return watched(log, at, _echo, value, at, told)
+
+
+@step
+def count() -> int:
+    """What differs each time; a replay must get what was recorded."""
+    [(rows,)] = dq.read("SELECT count(*) FROM chaos_row")
+    return int(rows)
 
 
 def _write(value: int, at: str) -> int:

@@ -5,7 +5,7 @@
 It runs when the engine has stopped, uses the standard library alone, opens the file read-only, and shares no code with
 what it judges. It prints one JSON object:
 
-    runs         runs that the file holds
+    runs         runs, their child runs included
     steps        steps that have a result
     lost         what was acknowledged or told, and the file does not hold: starts, signals, results, effects
     unfinished   runs and steps that have not ended although nobody is at work any more
@@ -23,7 +23,7 @@ import json
 import sqlite3
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,7 +37,8 @@ _ENDED = ("completed", "failed", "cancelled")
 
 _RUNS = "SELECT name, state, payload FROM dq_run"
 _STEPS = """
-    SELECT s.id, r.state, r.epoch, r.ended_at FROM dq_step AS s LEFT JOIN dq_result AS r ON r.step = s.id
+    SELECT s.id, n.name, r.state, r.epoch, r.ended_at
+    FROM dq_step AS s LEFT JOIN dq_run AS n ON n.id = s.run LEFT JOIN dq_result AS r ON r.step = s.id
 """
 _TWICE = """
     SELECT r.name, f.name, count(*) FROM dq_step AS s
@@ -53,17 +54,25 @@ _TABLE = "SELECT 1 FROM sqlite_schema WHERE name = 'chaos_row'"
 
 
 class File:
-    """What the database holds."""
+    """What the database holds of some runs and their children, and of what bodies have done on their behalf."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, runs: Collection[str], begun: Collection[int]) -> None:
         file = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)
+
+        def ours(name: str | None) -> bool:
+            return name is not None and name.partition("/")[0] in runs
+
         try:
-            self.runs = {name: (state, _digest(payload or b"")) for name, state, payload in file.execute(_RUNS)}
-            self.steps: dict[int, tuple[str | None, int, int]] = {
-                id: (state, epoch or 0, ended_at or 0) for id, state, epoch, ended_at in file.execute(_STEPS)
+            self.runs = {
+                name: (state, _digest(payload or b"")) for name, state, payload in file.execute(_RUNS) if ours(name)
             }
-            self.twice = file.execute(_TWICE).fetchall()
-            self.late_attempts = file.execute(_ATTEMPTS).fetchall()
+            self.steps: dict[int, tuple[str | None, int, int]] = {
+                id: (state, epoch or 0, ended_at or 0)
+                for id, run, state, epoch, ended_at in file.execute(_STEPS)
+                if ours(run) or id in begun
+            }
+            self.twice = [row for row in file.execute(_TWICE) if ours(row[0])]
+            self.late_attempts = [row for row in file.execute(_ATTEMPTS) if row[0] in self.steps]
             self.signals = set(file.execute(_SIGNALS))
             self.effects = Counter[str]()
             if file.execute(_TABLE).fetchone() is not None:
@@ -166,6 +175,9 @@ def find_overlaps(history: History) -> Found:
 
 
 def find_wrong(history: History) -> Found:
+    for row in history.rows["heard"]:
+        if not row["right"]:
+            yield "wrong", f"the results of {row['work']} are not the known ones"
     for row in history.rows["told"]:
         if not row["right"]:
             what = "the result" if row["ok"] else "the failure"
@@ -187,7 +199,8 @@ def find_effects(file: File, history: History) -> Found:
 
 def judge(database: str, history_path: str) -> dict[str, Any]:
     """The verdict as a dict."""
-    file, history = File(database), History(history_path)
+    history = History(history_path)
+    file = File(database, history.known, history.begins)
     found: list[tuple[str, str]] = [("odd", text) for text in history.unread]
     if not file.whole:
         found.append(("odd", "the file does not pass SQLite's integrity check"))
