@@ -277,7 +277,7 @@ class Script:
             kind = STEP
         else:
             ids = [id for page in self.store.old_runs(OLD) for id, _ in page][:2]
-            self.gone |= {(table, id) for id in ids for table in ("dq_run", "dq_letter")}
+            self.gone |= {(table, id) for id in ids for table in ("dq_run", "dq_letter", "end")}
             kind = RUN
         if ids:
             self.store.purge(kind, ids, 1.0)

@@ -43,7 +43,8 @@ def rows_of(group: Group) -> Rows:
     rows |= {("dq_step", row[0]): row[6] for row in group.flow_steps}
     rows |= {("dq_result", row[0]): (row[2], row[8]) for row in group.results}
     rows |= {("dq_run", run.id): run.name for run in group.runs}
-    rows |= {("dq_signal", row.id): row.payload for row in group.signals}
+    rows |= {("end", change.id): (change.state, change.payload) for change in group.run_changes if change.ended_at}
+    rows |= {("dq_signal", row.key): row.payload for row in group.signals}
     rows |= {("dq_letter", row.id): row.state for row in group.letters}
     return rows
 
@@ -52,7 +53,8 @@ _READ = {
     "dq_step": "SELECT id, args FROM dq_step",
     "dq_result": "SELECT step, state, payload FROM dq_result",
     "dq_run": "SELECT id, name FROM dq_run",
-    "dq_signal": "SELECT id, payload FROM dq_signal",
+    "end": "SELECT id, state, payload FROM dq_run WHERE ended_at IS NOT NULL",
+    "dq_signal": "SELECT key, payload FROM dq_signal",
     "dq_letter": "SELECT id, state FROM dq_letter",
     "effect": "SELECT id, value FROM effect",
 }
@@ -63,7 +65,7 @@ def read(db: apsw.Connection) -> Rows:
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     rows: Rows = {}
     for table, statement in _READ.items():
-        if table in tables:
+        if table in tables or table == "end":
             found: list[Any] = db.execute(statement).fetchall()
             rows |= {(table, row[0]): row[1] if len(row) == 2 else tuple(row[1:]) for row in found}
     return rows

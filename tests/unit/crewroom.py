@@ -100,12 +100,14 @@ class Hand:
 class Room:
     """See the module."""
 
-    def __init__(self, folder: Path, workers: int, boot_id: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, folder: Path, workers: int, boot_id: str, clock: Clock | None = None, vfs: str | None = None
+    ) -> None:
         self.db = folder / "f.db"
         self.memory = open_slots(f"{self.db}.slots", create=True)
         self.sockets: list[socket.socket] = []
         slots = SlotReader(self.memory)
-        store = Store.open(self.db)
+        store = Store.open(self.db, clock=clock, vfs=vfs)
         boot = store.boot(boot_id)
         self.supervisor = Supervisor(Options(str(self.db), workers), store, slots, clock or SystemClock(), boot.epoch)
         pools = self.supervisor.scheduler.pools
@@ -150,9 +152,9 @@ class Room:
 
 @contextmanager
 def open_room(
-    folder: Path, *, workers: int = 2, boot_id: str = "boot-1", clock: Clock | None = None
+    folder: Path, *, workers: int = 2, boot_id: str = "boot-1", clock: Clock | None = None, vfs: str | None = None
 ) -> Iterator[Room]:
-    room = Room(folder, workers, boot_id, clock)
+    room = Room(folder, workers, boot_id, clock, vfs)
     try:
         yield room
     finally:
