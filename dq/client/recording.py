@@ -94,11 +94,11 @@ class Shelf:
 
     def _recording(self, record: RunRecord) -> Recording:
         args, chapter, began, origin = record.args, 0, record.created_at, ""
-        if record.checkpoint:
-            args, chapter = self._archive.checkpoint_at(record.checkpoint)
         if record.origin:
             id, at, name = record.origin.split(" ", 2)
             began, origin = int(at), f"{id} {name}"
+        if record.checkpoint:
+            args, chapter, began = self._archive.checkpoint_at(record.checkpoint)
         cancel = (record.cancel_seq, record.cancel_at or 0, record.cancel_cause or "") if record.cancel_seq else None
         due = record.scheduled_at or 0
         told = Assign(record.id, record.name, record.function, args, began, cancel, chapter, due, origin)

@@ -11,6 +11,9 @@ import apsw
 
 from dq.errors import CorruptDatabase, DiskFull, NotADatabase, ReadOnlyFile, StoreError
 
+# SQLite says nothing else of these where there is no room. Other failures (of a sync!) on a full disk are failures.
+_SHARED_MEMORY = {apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
+
 
 def disk_full(path: str) -> DiskFull:
     return DiskFull(
@@ -70,7 +73,7 @@ def explain(error: apsw.Error, path: str) -> StoreError:
         return read_only(path, str(error))
     if isinstance(error, apsw.CantOpenError) and not os.access(folder, os.W_OK):
         return read_only(path, f"the folder {folder} is read-only")
-    if isinstance(error, (apsw.IOError, apsw.CantOpenError)) and not room(folder):
+    if (isinstance(error, apsw.CantOpenError) or error.extendedresult in _SHARED_MEMORY) and not room(folder):
         return disk_full(path)
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreError(

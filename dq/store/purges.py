@@ -56,9 +56,6 @@ class Purges(Surveys):
     def _fenced(self, why: str) -> Exception: ...
 
     @abstractmethod
-    def _failed(self, error: apsw.Error) -> StoreError: ...
-
-    @abstractmethod
     def _look_at_log(self) -> None: ...
 
     def old_runs(self, age: Age) -> Iterator[list[tuple[int, int]]]:

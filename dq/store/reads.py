@@ -133,8 +133,13 @@ class Reads:
     def _connected(self) -> apsw.Connection: ...
 
     def _rows(self, name: str, *values: int | str) -> list[Any]:
-        with faults.explained(self._path):
+        try:
             return self._connected().execute(SQL[name], values).fetchall()
+        except apsw.Error as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: apsw.Error) -> StoreError:
+        return faults.explain(error, self._path)
 
     def next_id(self) -> int:
         """Ids below this one are given out."""

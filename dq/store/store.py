@@ -84,9 +84,11 @@ class Store(Purges):
         anything else, so that no result is served that a power cut could still take back.
         """
         self.sync()
-        with faults.explained(self._path):
-            epoch, last_boot_id, clean, *_ = self._connected().execute(SQL["engine"]).get
+        epoch, last_boot_id, clean, *_ = self._rows("engine")[0]
+        try:
             self._change_engine("boot", boot_id, epoch)
+        except apsw.Error as error:
+            raise self._failed(error) from error
         self._epoch = epoch + 1
         self.sync()
         return Boot(self._epoch, not clean, bool(last_boot_id) and last_boot_id != boot_id)
@@ -233,12 +235,21 @@ class Store(Purges):
             if clean and not self._broken:
                 self._close_clean()
         finally:
+            self.abandon()
             self._closed = True
             self._opened.close()
 
+    def abandon(self) -> None:
+        """For a process that ends since its disk has failed: leaves the log so that no successor is deceived about it.
+
+        Does nothing where the disk has not failed, and never raises. Only where nothing else is written meanwhile.
+        """
+        if self._broken and not self._closed and os.getpid() == self._pid:
+            self._wal.renew()
+
     def _close_clean(self) -> None:
         db = self._connected()
-        with faults.explained(self._path):
+        try:
             if self._epoch != UNBOOTED:
                 self._change_engine("mark_clean", self._epoch)
             self.sync()
@@ -247,6 +258,8 @@ class Store(Purges):
             except (apsw.BusyError, apsw.FullError):
                 return  # a reader is there, or no room: the log stays, and is durable
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+        except apsw.Error as error:
+            raise self._failed(error) from error
 
     def _change_engine(self, name: str, *values: int | str) -> None:
         with transaction(self._opened):

@@ -21,6 +21,7 @@ _CHUNK = 1 << 16  # bytes; the unix VFS refuses writes of 128 KiB or more
 
 # ctypes releases the GIL around calls of these types.
 _Sync = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_Read = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int64)
 _Write = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int64)
 _FileSize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64))
 
@@ -32,7 +33,7 @@ class _Methods(ctypes.Structure):
 _Methods._fields_ = [
     ("version", ctypes.c_int),
     ("close", ctypes.c_void_p),
-    ("read", ctypes.c_void_p),
+    ("read", _Read),
     ("write", _Write),
     ("truncate", ctypes.c_void_p),
     ("sync", _Sync),
@@ -60,6 +61,7 @@ class Wal:
             raise StoreError(f"{path} has no open write-ahead log: this SQLite can't be synced explicitly.")
         methods: Any = ctypes.cast(self._file, ctypes.POINTER(_File)).contents.methods.contents
         self._sync = methods.sync
+        self._read = methods.read
         self._write = methods.write
         self._file_size = methods.file_size
 
@@ -102,6 +104,24 @@ class Wal:
                 raise StoreError(f"{self._path}-wal can't be written (SQLite result {status}). Look at the disk (`dmesg`).")
             at += count
         return True
+
+    def renew(self) -> None:
+        """Writes the log anew, as it reads, as far as the disk lets it. Only while nobody else writes it.
+
+        A sync that has failed leaves pages behind that the kernel takes for written. A successor would read them, find
+        nothing to sync, and tell of what the disk never got. Written anew they are to be synced again, and its own sync
+        says what became of them.
+        """
+        try:
+            size = self.size()
+        except StoreError:
+            return
+        buffer = ctypes.create_string_buffer(_CHUNK)
+        for at in range(0, size, _CHUNK):
+            count = min(_CHUNK, size - at)
+            for call in (self._read, self._write):
+                if _result(call, self._file, buffer, count, at) != apsw.SQLITE_OK:
+                    return
 
 
 def _result(call: Callable[..., int], *values: object) -> int:

@@ -23,7 +23,7 @@ _MADE = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_
 WRITE, TRUNCATE, BEGIN_SYNC, END_SYNC, FAILED_SYNC, CREATE, DELETE, MARK = range(8)
 KINDS = ("write", "truncate", "sync", "sync ended", "sync failed", "create", "delete", "mark")
 
-EIO, FULL, SHORT = "EIO", "ENOSPC", "short write"
+EIO, FULL, SHORT, SYNC = "EIO", "ENOSPC", "short write", "EIO of syncs"
 
 
 class Event(NamedTuple):
@@ -48,15 +48,16 @@ class Fault:
         self.at = at
         self.lasting = lasting
         self.reads = reads  # whether reads count, and fail, too
+        self.on = True
         self.calls = 0
         self.fired = 0
         self.failed = ""  # the calls that did
 
     def strikes(self, call: str) -> bool:
-        if call == "xRead" and not self.reads:
+        if not self.on or (call == "xRead" and not self.reads):
             return False
         number, self.calls = self.calls, self.calls + 1
-        if self.kind != EIO and call not in {"xWrite", "xSync", "xTruncate", "xOpen"}:
+        if call not in _STRUCK[self.kind]:
             return False
         hit = number >= self.at if self.lasting else number == self.at
         self.fired += hit
@@ -64,6 +65,12 @@ class Fault:
         return hit
 
 
+_STRUCK = {
+    EIO: {"xRead", "xWrite", "xSync", "xTruncate", "xDelete", "xFileSize", "xOpen"},
+    FULL: {"xWrite", "xSync", "xOpen"},
+    SHORT: {"xWrite"},
+    SYNC: {"xSync"},
+}
 _CODES = {
     "xRead": apsw.SQLITE_IOERR_READ, "xWrite": apsw.SQLITE_IOERR_WRITE, "xSync": apsw.SQLITE_IOERR_FSYNC,
     "xTruncate": apsw.SQLITE_IOERR_TRUNCATE, "xDelete": apsw.SQLITE_IOERR_DELETE,

@@ -5,6 +5,7 @@ What it knows it reads from the file at each boot, as a successor would, and fro
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dq.store.group import AttemptRow, Group, LetterRow, RunChange, RunRow, Sign
 from dq.store.guard import Statement
 from dq.store.purges import RUN, STEP, Age
 from dq.store.store import Store
-from tests.power.disk import Disk
+from tests.power.disk import EIO, SYNC, Disk
 from tests.power.verdict import Key, Promise, Rows, read, rows_of
 from tests.store import rows
 
@@ -23,7 +24,12 @@ NOW = rows.NOW
 OLD = Age(NOW + 1000, keep_failed=False, now=NOW + 1000)
 _TABLE = "CREATE TABLE IF NOT EXISTS effect (id INTEGER PRIMARY KEY, value TEXT) STRICT"
 _ROW = "INSERT INTO effect VALUES (?, ?)"
+SICK = 3  # failures after which the disk is well again
 TRIES = 3  # of a group for which there was no room
+
+
+class Gone(Exception):
+    """The disk is gone."""
 
 
 class FixedClock:
@@ -68,11 +74,13 @@ class Script:
 
     def run(self, count: int) -> None:
         """Boots, does so many things, and ends as by a kill."""
-        self.attempt(self.boot)
-        for _ in range(count):
-            self.attempt(self.chance.choice(_DEEDS if self.open or self.held else [Script.submit, Script.start]), self)
-        self.attempt(self.sync)
-        self.leave()
+        with contextlib.suppress(Gone):
+            self.attempt(self.boot)
+            for _ in range(count):
+                deeds = _DEEDS if self.open or self.held else [Script.submit, Script.start]
+                self.attempt(self.chance.choice(deeds), self)
+            self.attempt(self.sync)
+            self.leave()
 
     def attempt(self, deed: Callable[..., None], *values: object) -> None:
         """Does it. A disk that fails ends the supervisor, and a successor starts from what is on the disk."""
@@ -90,6 +98,7 @@ class Script:
                 self.failures += 1
                 self.refused()
                 self.leave()
+                self._heal()
             else:
                 return
         raise AssertionError("the disk does not get well")
@@ -183,7 +192,15 @@ class Script:
 
     def _make_room(self) -> None:
         if self.disk.fault is not None:
-            self.disk.fault.lasting = False
+            self.disk.fault.on = not self.disk.fault.lasting
+
+    def _heal(self) -> None:
+        """A full disk gets room. One whose syncs fail gets well after a while; one that nothing works with does not."""
+        fault = self.disk.fault
+        if fault is not None and fault.lasting:
+            if fault.kind == EIO:
+                raise Gone
+            fault.on = fault.kind == SYNC and self.failures < SICK
 
     def sync(self) -> None:
         assert self.store is not None

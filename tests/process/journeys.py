@@ -70,6 +70,20 @@ def rounds(folder: str, number: int, left: int) -> int:
 
 
 @dq.workflow
+def clocked(folder: str, left: int, seen: list[str]) -> list[str]:
+    """Tells its own time at the beginning and the end of each chapter."""
+    seen = [*seen, dq.now().isoformat()]
+    increase(folder, left)
+    seen = [*seen, dq.now().isoformat()]
+    if left:
+        dq.checkpoint(folder, left - 1, seen)
+    first = dq.now().isoformat()
+    note(folder, "begin", "last", first)
+    hold(folder, "last")
+    return [*seen, first]
+
+
+@dq.workflow
 async def async_rounds(folder: str, number: int, left: int) -> int:
     number = await increase.submit(folder, number)
     if left:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dq
+from dq.testing import replay
 from tests.process import flows, journeys
 from tests.process.crews import rows
 from tests.waiting import wait_until
@@ -27,6 +28,19 @@ def test_a_run_goes_on_from_its_last_chapter(engine: dq.Engine, tmp_path: Path, 
     assert increases(tmp_path) == list(range(41)), "no step was done twice"
     scopes = rows(tmp_path / "f.db", "SELECT scope, count(*) FROM dq_steps WHERE name LIKE '%increase' GROUP BY 1")
     assert scopes == [("0", 10), ("1", 10), ("2", 10), ("3", 11)]
+
+
+def test_a_chapter_has_the_same_time_on_replay(engine: dq.Engine, tmp_path: Path) -> None:
+    run = engine.start(journeys.clocked, str(tmp_path), 2, [])
+    wait_until(lambda: flows.begins(tmp_path, "last"))
+    os.kill(next(member.pid for member in engine.census().rows if member.kind == "host"), signal.SIGKILL)
+    told = run.result(60)
+    assert len(told) == 7
+    assert told == sorted(told)
+    told_before = [line.split()[2] for line in flows.lines(tmp_path) if line.startswith("begin last")]
+    assert told_before == [told[-1]] * 2
+    verdict = replay(tmp_path / "f.db", run.id)
+    assert (verdict.outcome, verdict.same) == ("finished", True), verdict
 
 
 def test_an_async_run_has_chapters_too(engine: dq.Engine, tmp_path: Path) -> None:
