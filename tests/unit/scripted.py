@@ -129,11 +129,16 @@ class Crew:
     def _host(self, sock: socket.socket) -> None:
         memory = slots.open_slots(str(self._folder / "slots"), create=True)
         link = Link(sock)
+        host = Host(link, slots.SlotWriter(memory, 0), self.codec)
         try:
-            Host(link, slots.SlotWriter(memory, 0), self.codec).serve()
+            host.serve()
         except Closed:
             pass
         finally:
+            # A thread that dies with greenlets in it leaves the clearing up to the main thread, which can crash in it.
+            # (A real host is a process, and its greenlets live in its main thread.)
+            for id in list(host._runs):
+                host._forget(id)
             link.close()
 
     def start(self, workflow: Workflow[..., Any], *args: Any, id: int = 7) -> RunOnRecord:
