@@ -20,9 +20,28 @@ from typing import TYPE_CHECKING, Any
 
 # isort: off
 from dq.errors import BadExecutor, BadFork, BadRunId, BadSchedule, Cancelled, CorruptDatabase, DamagedPayload
-from dq.errors import DatabaseInUse, DiskFull, DqError, EffectFailed, Fenced, ForeignDatabase, GuardMissing, MemoryExceeded
+from dq.errors import (
+    DatabaseInUse,
+    DiskFull,
+    DqError,
+    EffectFailed,
+    Fenced,
+    ForeignDatabase,
+    GuardMissing,
+    MemoryExceeded,
+)
 from dq.errors import NewerSchema, NoSuchFolder, NoSuchLetter, NoSuchRun, NoSuchSchedule, NoSuchStep
-from dq.errors import NotADatabase, NotImportable, NotPicklable, ReadFailed, ReadOnlyFile, RunBlocked, RunConflict, RunEnded, RunTimeout
+from dq.errors import (
+    NotADatabase,
+    NotImportable,
+    NotPicklable,
+    ReadFailed,
+    ReadOnlyFile,
+    RunBlocked,
+    RunConflict,
+    RunEnded,
+    RunTimeout,
+)
 from dq.errors import ScheduleConflict, SignalTimeout, StepCrashed, StepError, StepTimeout, StoreError
 from dq.errors import SupervisorLost, UnsafePlace
 from dq.flow.context import current, now, progress, random, uuid4

@@ -30,9 +30,15 @@ if TYPE_CHECKING:
     "--recycle-after", type=click.IntRange(0), default=0, metavar="STEPS", help="Replace a worker after so many steps."
 )
 @click.option(
-    "--recycle-rss", type=click.IntRange(0), default=0, metavar="BYTES", help="Replace a worker that has so much in memory."
+    "--recycle-rss",
+    type=click.IntRange(0),
+    default=0,
+    metavar="BYTES",
+    help="Replace a worker that has so much in memory.",
 )
-@click.option("--keep", callback=spans.option, metavar="SPAN", help="Delete what ended longer ago, such as 30d, every hour.")
+@click.option(
+    "--keep", callback=spans.option, metavar="SPAN", help="Delete what ended longer ago, such as 30d, every hour."
+)
 @json_option
 def command(
     target: str | None,
@@ -63,7 +69,9 @@ def command(
     from dq.cli.keeper import Keeper
     from dq.client.launcher import Launcher, Options
 
-    options = Options(workers, parse_executors(executors), start_method, hang, grace, False, recycle_after, recycle_rss, keep or 0.0)
+    options = Options(
+        workers, parse_executors(executors), start_method, hang, grace, False, recycle_after, recycle_rss, keep or 0.0
+    )
 
     def say(text: str) -> None:
         print(f"dq: {text}", file=sys.stderr, flush=True)

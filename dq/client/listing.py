@@ -43,7 +43,9 @@ def runs(line: Connection, states: list[str]) -> Iterator[RunInfo]:
         position = before
         page = cast(Runs, line.ask(lambda ticket: ListRuns(ticket, position, states, PAGE)))  # noqa: B023 -- called at once
         for id, name, workflow, state, parent, created_at, ended_at in page.rows:
-            yield RunInfo(name, workflow, RunState(state), bool(parent), _time(created_at), _time(ended_at) if ended_at else None)
+            yield RunInfo(
+                name, workflow, RunState(state), bool(parent), _time(created_at), _time(ended_at) if ended_at else None
+            )
             before = id
         if len(page.rows) < PAGE:
             return

@@ -73,7 +73,6 @@ def main(arguments: list[str] | None = None) -> int:
         code = supervisor.serve(listener)
     except errors.StoreError as error:
         # What is not known to be on disk is on disk or not; only a successor that reads it can tell.
-        supervisor.store.abandon()
         sys.stderr.write(f"dq: {error} The supervisor stops; its successor goes on from what is on disk.\n")
         os._exit(DISK_FAILED)
     listener.close()
@@ -103,15 +102,12 @@ def _take_over(
     ownership = Ownership(options.db)
     ownership.take(os.getpid(), idle=not options.workers)
     clock = SystemClock()
-    store: Store | None = None
     try:
         store = Store.open(options.db, clock=clock)
         slots = SlotReader(open_slots(options.db + ".slots", create=True))
         ownership.evict(slots)
         boot = store.boot(boot_id())
     except BaseException:
-        if store is not None:
-            store.abandon()
         ownership.release()
         raise
     supervisor = Supervisor(options, store, slots, clock, boot.epoch)
@@ -119,11 +115,7 @@ def _take_over(
         supervisor.scheduler.add_pool(name, specs[name], *size)
     if sizes:
         supervisor.scheduler.pools[""] = supervisor.scheduler.pools[DEFAULT_EXECUTOR]
-    try:
-        recover(supervisor, slots, boot)
-    except errors.StoreError:
-        store.abandon()
-        raise
+    recover(supervisor, slots, boot)
     return supervisor, listen(options.db)
 
 

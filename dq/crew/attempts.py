@@ -122,7 +122,7 @@ class Attempts:
                 cause = [row.cause for row in store.attempt_causes(id) if row.outcome == "timed_out"][-1]
                 verdict = _timeout(self._ledger.functions[again[id][2]], cause)
                 unjudged.add(id)
-            self._ledger.tried[id] = Tried(record.count, record.since, verdict, record.timed_out_at)
+            self._ledger.tried[id] = Tried(record.failures, record.since, verdict, record.timed_out_at)
         return [(row[0], row[1] - (row[0] in unjudged), row[2], row[3]) for row in rows] if unjudged else rows
 
     def progress(self, member: Member, message: frames.Progress) -> None:

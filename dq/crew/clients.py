@@ -161,9 +161,7 @@ class Clients:
             self._accept_unknown(client, rows, message.terms)
         self.answer(client, frames.Acked(1), eager=False)
 
-    def accept(
-        self, client: Client, submitted: list[tuple[int, int, bytes]], asked: list[frames.Term]
-    ) -> None:
+    def accept(self, client: Client, submitted: list[tuple[int, int, bytes]], asked: list[frames.Term]) -> None:
         """New steps: into the group, and into their lanes."""
         functions, now = client.functions, self._sup.clock.now()
         group = self._committer.group

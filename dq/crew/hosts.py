@@ -158,17 +158,13 @@ class Hosts:
         for function, rows in by_function.items():
             self._queue(host, function, rows, terms)
 
-    def _start_child(
-        self, parent: Run, id: int, function: Function, args: bytes, fingerprint: bytes, now: int
-    ) -> None:
+    def _start_child(self, parent: Run, id: int, function: Function, args: bytes, fingerprint: bytes, now: int) -> None:
         """A run has called another workflow: the child run has the id of that step, and ends it with its own end."""
         name = f"{parent.root}/{id}"
         while name in self._ledger.by_name or self._store.find_run(name) is not None:
             name += "+"  # somebody has chosen just this name for a run of theirs
         timeout = function.options.timeout
-        child = self._ledger.start(
-            id, name, function, args, fingerprint, parent, now + timeout if timeout else None
-        )
+        child = self._ledger.start(id, name, function, args, fingerprint, parent, now + timeout if timeout else None)
         self.watch_deadline(child, now + timeout if timeout else 0)
 
     def watch_deadline(self, run: Run, deadline: int) -> None:

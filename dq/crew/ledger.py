@@ -56,7 +56,6 @@ class Function:
         self.queue: Queue | None = None  # where its steps wait besides
         self.has_terms = False  # whether one of its steps waits elsewhere than the others
 
-
     @property
     def crashes_max(self) -> int:
         """How many deaths of its worker end a step of it."""

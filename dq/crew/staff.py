@@ -245,6 +245,8 @@ class Staff:
 
     def kill(self, member: Member, why: str) -> None:
         """Kills a member's whole group. What it held is freed when the kernel says that it is dead."""
+        if member not in self.members:
+            return  # it is dead and buried, and by now its number may be somebody else's
         member.why = member.why or why
         member.stopping = True
         if member.pid:

@@ -105,7 +105,12 @@ class Asking:
             self._host.withdraw(self.id, step)
 
     def begin(
-        self, name: str, target: Target, told: Args = (), call: tuple[Args, Kwargs] | None = None, term: Term | None = None
+        self,
+        name: str,
+        target: Target,
+        told: Args = (),
+        call: tuple[Args, Kwargs] | None = None,
+        term: Term | None = None,
     ) -> int:
         """Asks for something that the supervisor itself ends, and returns its id.
 
@@ -162,7 +167,9 @@ class Asking:
     def checkpoint(self, args: Args, kwargs: Kwargs) -> NoReturn:
         """Begins the workflow again with these arguments: see `dq.checkpoint`."""
         if self.undos:
-            raise DqError("dq.checkpoint(...) would forget the compensations that are registered; it belongs before them")
+            raise DqError(
+                "dq.checkpoint(...) would forget the compensations that are registered; it belongs before them"
+            )
         if self.journal.under_way:
             raise DqError("dq.checkpoint(...) would forget steps that are under way; wait for them first")
         self.park(_Dropped(self.journal))  # a replay of the next chapter would not cancel them again

@@ -27,6 +27,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
+
 class StepOptions(TypedDict, total=False):
     """The options of `dq.step`."""
 
@@ -202,9 +203,7 @@ class Workflow(_Decorated[P, R_co]):
         return run.call(self, args, kwargs)  # type: ignore[no-any-return]
 
     @overload
-    def submit(
-        self: Workflow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> Future[T]: ...
+    def submit(self: Workflow[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R_co]: ...
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:

@@ -74,7 +74,11 @@ class Settings(NamedTuple):
     def has_term(self) -> bool:
         """Whether a call of the function says more than which function and which arguments."""
         return bool(
-            (self.queue is not None and self.queue.key is not None) or self.priority or self.delay is not None or self.at is not None or self.dedup
+            (self.queue is not None and self.queue.key is not None)
+            or self.priority
+            or self.delay is not None
+            or self.at is not None
+            or self.dedup
         )
 
     def term(self, step: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Term:
@@ -141,5 +145,7 @@ def _checked(settings: Settings) -> Settings:
     for name in ("stop", "wait", "retry"):
         given = getattr(settings, name)
         if given is not None and not callable(given):
-            raise TypeError(f"{name} is {given!r}; it is one of tenacity's objects, such as tenacity.stop_after_attempt(5)")
+            raise TypeError(
+                f"{name} is {given!r}; it is one of tenacity's objects, such as tenacity.stop_after_attempt(5)"
+            )
     return settings

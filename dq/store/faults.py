@@ -73,7 +73,8 @@ def explain(error: apsw.Error, path: str) -> StoreError:
         return read_only(path, str(error))
     if isinstance(error, apsw.CantOpenError) and not os.access(folder, os.W_OK):
         return read_only(path, f"the folder {folder} is read-only")
-    if (isinstance(error, apsw.CantOpenError) or error.extendedresult in _SHARED_MEMORY) and not room(folder):
+    unmade = isinstance(error, apsw.CantOpenError) or getattr(error, "extendedresult", 0) in _SHARED_MEMORY
+    if unmade and not room(folder):
         return disk_full(path)
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreError(

@@ -139,7 +139,7 @@ class ForkRow(NamedTuple):
     first_signal: int
     origin: str
     checkpoint: int | None
-    count: int  # how many steps that must be
+    copied: int  # how many steps that must be
 
 
 class AttemptRow(NamedTuple):

@@ -20,6 +20,7 @@ UNSAFE_FILE_SYSTEMS = {
     0x5346414F: "AFS",
 }
 SMALLEST_PAGE = 512  # bytes
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # what a rollback journal begins with; 16 bytes on, the pages of its file
 
 
 def file_system(folder: str) -> int:
@@ -64,7 +65,7 @@ def check_file(path: str) -> bool:
     if not stat.S_ISREG(found.st_mode):
         raise faults.not_a_database(path, "it is a folder or a device")
     # SQLite takes a file of less than a page for a new database, and would write over it.
-    if 0 < found.st_size < SMALLEST_PAGE:
+    if 0 < found.st_size < SMALLEST_PAGE and not _was_being_made(path):
         raise faults.not_a_database(path, "it is too short")
     if found.st_nlink != 1:
         raise UnsafePlace(
@@ -72,6 +73,16 @@ def check_file(path: str) -> bool:
             f"Remove the other names; `find -inum {found.st_ino}` lists them."
         )
     return True
+
+
+def _was_being_made(path: str) -> bool:
+    """Whether the machine stopped while SQLite wrote the first page: its journal says that the file was empty before."""
+    try:
+        with open(f"{path}-journal", "rb") as file:
+            head = file.read(20)
+    except OSError:
+        return False
+    return head[:8] == _JOURNAL and head[16:] == bytes(4)
 
 
 def create_file(path: str) -> None:

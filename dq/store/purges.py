@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import apsw
 
-from dq.errors import StoreError
 from dq.store.references import RUNS, SIGNALS, STEPS, pages
 from dq.store.sql import SQL
 from dq.store.surveys import Surveys

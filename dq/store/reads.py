@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from dq.errors import StoreError
 from dq.model.states import STATUS
 from dq.store import faults
 from dq.store.group import AttemptRow, BeginRow, ContextRow, FunctionRow, QueueRow, ScheduleRow, SignalRow, TermRow
@@ -109,7 +110,7 @@ class FailureRecord(NamedTuple):
     """How often a step has failed or taken too long, and when. Times are microseconds UTC, 0: never."""
 
     step: int
-    count: int
+    failures: int
     since: int  # when the first of these attempts began
     failed_at: int
     timed_out_at: int
@@ -214,9 +215,7 @@ class Reads:
         """How many compensations of a run are on record."""
         return int(self._rows("undone_steps", run)[0][0])
 
-    def runs_before(
-        self, before: int, states: list[str], limit: int
-    ) -> list[tuple[int, str, str, str, int, int, int]]:
+    def runs_before(self, before: int, states: list[str], limit: int) -> list[tuple[int, str, str, str, int, int, int]]:
         """(id, name, workflow, state, parent or 0, created at, ended at or 0) of runs, the newest first."""
         return self._rows("runs_before", before, json.dumps(states), limit)
 

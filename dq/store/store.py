@@ -23,6 +23,7 @@ LOG_SIZE = 20 << 20  # bytes that the log is grown to ahead of need
 ROOM_MIN = 8 * LOG_SIZE  # bytes that must be free for that
 CHECKPOINT_PAGES = 4000  # about 16 MB, so that the log stays within its grown part
 CHECKPOINT_STEP = 1024  # pages between tries while a reader keeps the log from being emptied
+LOG_HEAD, FRAME_HEAD = 32, 24  # bytes of the log's header, and of the header of each page in it
 UNBOOTED = -1
 
 
@@ -81,8 +82,9 @@ class Store(Purges):
         """Takes the file over: from here on every other Store that is open on it is fenced.
 
         `boot_id` names the machine's boot. What a killed predecessor committed without a sync is made durable before
-        anything else, so that no result is served that a power cut could still take back.
+        anything else, so that no result is served that a power cut could still take back. Raises StoreError.
         """
+        self._renew_log()
         self.sync()
         epoch, last_boot_id, clean, *_ = self._rows("engine")[0]
         try:
@@ -92,6 +94,26 @@ class Store(Purges):
         self._epoch = epoch + 1
         self.sync()
         return Boot(self._epoch, not clean, bool(last_boot_id) and last_boot_id != boot_id)
+
+    def _renew_log(self) -> None:
+        """Has all of the log synced anew, in case a predecessor's sync has failed.
+
+        After that the kernel takes pages for written which are not: it would show them, and sync nothing. A log that a reader
+        has made longer than it should be is left as it is, since a start must not take seconds.
+        """
+        db = self._connected()
+        try:
+            pages, _ = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            size = pages * (int(str(db.pragma("page_size"))) + FRAME_HEAD) + LOG_HEAD
+            if pages <= 0 or size > connection.LOG_LIMIT:
+                return
+            with transaction(db):  # so that nobody else writes to the log
+                self._wal.renew(size)
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        except StoreError as error:
+            self._broken = str(error)
+            raise
 
     def commit(self, group: Group) -> None:
         """Writes all of the group or nothing. Visible and safe from kills when it returns; durable after `sync`.
@@ -161,8 +183,8 @@ class Store(Purges):
         """Copies a part of a run's record to another run; returns how many rows that has changed."""
         before = db.total_changes()
         db.execute(SQL["fork_steps"], fork[:6])
-        if db.changes() != fork.count:
-            raise self._fenced(f"a fork should copy {fork.count} steps, and there are {db.changes()}")
+        if db.changes() != fork.copied:
+            raise self._fenced(f"a fork should copy {fork.copied} steps, and there are {db.changes()}")
         db.execute(SQL["fork_results"], fork[:6])
         db.execute(SQL["fork_terms"], fork[:6])
         db.execute(SQL["fork_signals"], fork[:7])
@@ -235,17 +257,8 @@ class Store(Purges):
             if clean and not self._broken:
                 self._close_clean()
         finally:
-            self.abandon()
             self._closed = True
             self._opened.close()
-
-    def abandon(self) -> None:
-        """For a process that ends since its disk has failed: leaves the log so that no successor is deceived about it.
-
-        Does nothing where the disk has not failed, and never raises. Only where nothing else is written meanwhile.
-        """
-        if self._broken and not self._closed and os.getpid() == self._pid:
-            self._wal.renew()
 
     def _close_clean(self) -> None:
         db = self._connected()

@@ -101,27 +101,27 @@ class Wal:
             if status == apsw.SQLITE_FULL:
                 return False
             if status != apsw.SQLITE_OK:
-                raise StoreError(f"{self._path}-wal can't be written (SQLite result {status}). Look at the disk (`dmesg`).")
+                raise StoreError(
+                    f"{self._path}-wal can't be written (SQLite result {status}). Look at the disk (`dmesg`)."
+                )
             at += count
         return True
 
-    def renew(self) -> None:
-        """Writes the log anew, as it reads, as far as the disk lets it. Only while nobody else writes it.
+    def renew(self, size: int) -> None:
+        """Writes so many bytes anew, as they read, so that the next sync has them to write. Only while nobody writes the log.
 
-        A sync that has failed leaves pages behind that the kernel takes for written. A successor would read them, find
-        nothing to sync, and tell of what the disk never got. Written anew they are to be synced again, and its own sync
-        says what became of them.
+        Raises StoreError.
         """
-        try:
-            size = self.size()
-        except StoreError:
-            return
         buffer = ctypes.create_string_buffer(_CHUNK)
         for at in range(0, size, _CHUNK):
             count = min(_CHUNK, size - at)
             for call in (self._read, self._write):
-                if _result(call, self._file, buffer, count, at) != apsw.SQLITE_OK:
-                    return
+                status = _result(call, self._file, buffer, count, at)
+                if status != apsw.SQLITE_OK:
+                    raise StoreError(
+                        f"{self._path}-wal can't be written anew (SQLite result {status}). Look at the disk (`dmesg`). "
+                        "dq starts again from what is really there."
+                    )
 
 
 def _result(call: Callable[..., int], *values: object) -> int:

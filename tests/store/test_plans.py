@@ -10,10 +10,36 @@ from dq.store import bulk, sql
 from dq.store.store import Store
 
 # What reads tables that stay small, and what only people ask.
-_MAY_SCAN = {"open_claims", "open_batches", "functions", "contexts", "count_runs", "count_steps", "list_runs", "schedules", "list_schedules", "schedules_aside", "parked_steps", "progress", "queues", "begins"}
+_MAY_SCAN = {
+    "open_claims",
+    "open_batches",
+    "functions",
+    "contexts",
+    "count_runs",
+    "count_steps",
+    "list_runs",
+    "schedules",
+    "list_schedules",
+    "schedules_aside",
+    "parked_steps",
+    "progress",
+    "queues",
+    "begins",
+}
 _SCAN = re.compile(r"SCAN (\w+)")
 # Arrays, open claims, the schema itself, and a view whose parts are searched.
-_HARMLESS = {"json_each", "entry", "claim", "dq_claim", "claimed", "copied", "CONSTANT", "sqlite_master", "sqlite_schema", "dq_attempts"}
+_HARMLESS = {
+    "json_each",
+    "entry",
+    "claim",
+    "dq_claim",
+    "claimed",
+    "copied",
+    "CONSTANT",
+    "sqlite_master",
+    "sqlite_schema",
+    "dq_attempts",
+}
 
 
 def _plan(store: Store, statement: str) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dq.crew import limits
+from dq.crew.evidence import Death
 from dq.crew.limits import DUMP_WAIT, Limits
 from dq.executor.frames import Claim, Stop
 from tests.unit.crewroom import Guest, Hand, Room, open_room
@@ -199,3 +200,19 @@ def test_a_worker_that_has_grown_leaves(room: Room) -> None:
     hand.member.pid = os.getpid()
     hand.finishes(claim, ids[1])
     assert [type(message) for message in hand.control.poll()] == [Stop]
+
+
+def test_a_hung_worker_that_died_meanwhile_is_not_killed_again(
+    room: Room, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the wish for its stack and the kill it has died; its number and its descriptor may be others' by then."""
+    hand = Hand(room, room.function(), 3)
+    killed: list[int] = []
+    monkeypatch.setattr(Limits, "ask_for_stack", lambda _self, _member: None)
+    monkeypatch.setattr(os, "killpg", lambda pid, _signal: killed.append(pid))
+    room.supervisor.limits.end_hung(hand.member, "no heartbeat")
+    room.supervisor._lost(hand.member, Death(9, 0))
+    clock.now += 2 * DUMP_WAIT
+    room.supervisor.timers.run(clock.now)
+    assert not room.supervisor.timers
+    assert killed == []
