@@ -17,8 +17,8 @@ import socket
 import sys
 
 from dq import errors
-from dq.crew.ownership import Ownership, boot_id
 from dq.crew.options import Options
+from dq.crew.ownership import Ownership, boot_id
 from dq.crew.recovery import recover
 from dq.crew.supervisor import Supervisor
 from dq.executor import discovery

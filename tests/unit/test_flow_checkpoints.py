@@ -36,7 +36,7 @@ def drops(left: int) -> int:
     if not left:
         return 0
     double.submit(1).cancel()
-    dq.checkpoint(left - 1)
+    return dq.checkpoint(left - 1)
 
 
 @dq.workflow
@@ -47,7 +47,7 @@ async def drops_async(left: int) -> int:
     await asyncio.sleep(1)
     task.cancel()
     await asyncio.wait([task])
-    dq.checkpoint(left - 1)
+    return dq.checkpoint(left - 1)
 
 
 async def double_later() -> int:
