@@ -20,12 +20,12 @@ def pid(engine: dq.Engine, kind: str) -> int:
     return next(row.pid for row in engine.census().rows if row.kind == kind)
 
 
-@pytest.mark.parametrize("levels", [300, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("levels", [100, pytest.param(1000, marks=pytest.mark.soak)])
 def test_children_of_children(engine: dq.Engine, levels: int) -> None:
     assert engine.start(waitflows.deep, levels).result(100) == levels
 
 
-@pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [500, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_children_side_by_side(engine: dq.Engine, count: int) -> None:
     assert engine.start(waitflows.one, 1).result(30) == 1
     before = {kind: rss(pid(engine, kind)) for kind in ("host", "supervisor")}

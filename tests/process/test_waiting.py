@@ -102,7 +102,8 @@ def test_a_step_in_a_loop_in_c_is_cancelled_and_undone(tmp_path: Path, hangs: bo
         else:
             assert run.result(30) == "undone"
         assert run.status == ("cancelled" if hangs else "completed")
-    assert rows(db, "SELECT outcome, charged FROM dq_attempt") == [("cancelled", 0)]
+    # The second cancel may meet the undoing before its worker has told of its end, and then kills that too.
+    assert set(rows(db, "SELECT outcome, charged FROM dq_attempt")) == {("cancelled", 0)}
 
 
 def test_a_cancel_is_not_lost_with_the_supervisor(tmp_path: Path) -> None:

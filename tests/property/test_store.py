@@ -281,4 +281,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=60, stateful_step_count=40)
+TestStore.settings = settings(max_examples=30, stateful_step_count=40)

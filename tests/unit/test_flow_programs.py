@@ -222,7 +222,7 @@ def _check(workflow: Any, program: list[Op], seed: int) -> None:
             replaying.from_every_beginning(crew, _live(crew, Random(seed)))
 
 
-_limits = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_limits = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @_limits
