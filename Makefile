@@ -17,8 +17,10 @@ demo: $(RUN)
 test: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+# Keeps what the sweeps did in docs/reliability.json and shows it in docs/reliability.md.
 soak: $(DEV)
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	DQ_SWEEPS=$(CURDIR)/docs/reliability.json $(BIN)/python -m pytest -m soak -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/python -m tests.sweeps
 
 check: lint layout mypy pyright imports
 

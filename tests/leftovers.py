@@ -15,7 +15,7 @@ from typing import NamedTuple
 MARK = "DQ_TEST_RUN"
 _HELPERS = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")  # they end with their parent
 _CACHES = frozenset({".cache", ".git", ".venv", "__pycache__"})
-_SOURCES = frozenset({".py", ".md", ".sql", ".toml", ".typed"})  # an author may save a file while tests run
+_SOURCES = frozenset({".py", ".md", ".sql", ".toml", ".json", ".typed"})  # an author may save a file while tests run
 
 
 class Process(NamedTuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # name -> (module that holds `command`, what the list of commands says); no module is imported to print the list
 _COMMANDS = {
     "demo": ("dq.cli.demo.command", "Do real work while every process is killed, and prove that nothing is lost."),
+    "chaos": ("dq.cli.chaos.command", "Kill and stop the processes of a workflow again and again, and judge it."),
     "run": ("dq.cli.run", "Run a workflow, or go on with it, and print its result."),
     "start": ("dq.cli.start", "Put a run on record for whoever works on the database, and return."),
     "up": ("dq.cli.up", "Work on a database until stopped: finish all unfinished runs."),

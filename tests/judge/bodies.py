@@ -1,0 +1,30 @@
+"""Steps and workflows of short scenarios: they say in the history when they begin and end, and wait for a gate to be opened."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import dq
+from dq.cli.chaos.history import watched
+
+HOLD_MAX = 60.0  # seconds that a body holds, should the test forget it
+
+
+def _hold(log: str, gate: str) -> int:
+    deadline = time.monotonic() + HOLD_MAX
+    while not os.path.exists(f"{log}.{gate}") and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return 1
+
+
+@dq.step(max_crashes=100)
+def held(log: str, label: str, *gates: str) -> int:
+    """Holds until the gate of its attempt is open: a file beside the history."""
+    gate = gates[min(dq.current().attempt, len(gates)) - 1]
+    return watched(log, label, _hold, log, gate)
+
+
+@dq.workflow
+def nothing() -> None:
+    """Ends at once."""
