@@ -61,7 +61,7 @@ class History:
         self.acknowledged = {row["run"] for row in rows["started"]}
         self.signalled = {(row["run"], row["name"]) for row in rows["signalled"]}
         self.told = [(row["run"], row["digest"], row["right"]) for row in rows["told"]]
-        self.deaths = [row["ns"] for row in rows["kill"] if row["kind"] == "supervisor"]
+        self.deaths = [row["ns"] for row in rows["kill"] if row["kind"] in ("supervisor", "group")]
         self.alone = {row["work"]: row["must"] for row in rows["alone"]}
         self.flushed = {row["work"] for row in rows["flushed"]}
         self.heard = [(row["work"], row["right"]) for row in rows["heard"]]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.chaos.performances import FINDINGS, chaos, told
 from tests.judge.checker import judge
-from tests.process.crews import ROOT, rows
+from tests.process.crews import rows
 
 _FLOWS = """
 import time
@@ -27,29 +24,20 @@ def render(frame: int) -> int:
 def movie(frames: int) -> int:
     return sum(render.map(range(frames)))
 """
-_FINDINGS = ("lost", "unfinished", "repeated", "overlaps", "orphans", "wrong")
 # What this seed draws first are two stops of workers, each for longer than a worker may be silent.
 _SEED = "1369"
-
-
-def chaos(place: Path, *words: str, program: tuple[str, ...] = ("dq",)) -> subprocess.CompletedProcess[str]:
-    environ = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]), NO_COLOR="1")
-    return subprocess.run(
-        [sys.executable, "-m", *program, "chaos", *words],
-        cwd=place, env=environ, text=True, capture_output=True, timeout=110, check=False,
-    )  # fmt: skip
 
 
 def test_random_programs_bear_faults_of_every_kind(tmp_path: Path) -> None:
     done = chaos(tmp_path, "--seconds", "6", "--rate", "4", "--seed", "7", "--workers", "2", "--db", "c.db", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    assert all(told["kills"].values()), told
-    assert [told[kind] for kind in _FINDINGS] == [0] * len(_FINDINGS)
-    assert (told["seed"], told["problems"]) == (7, [])
-    assert told["steps"] > 0
-    assert rows(tmp_path / "c.db", "SELECT count(*) FROM dq_run") == [(told["runs"],)]
-    assert judge(tmp_path / "c.db", told["history"]) == [], "the tests' own judge agrees"
+    verdict = told(done)
+    assert all(verdict["kills"].values()), verdict
+    assert [verdict[kind] for kind in FINDINGS] == [0] * len(FINDINGS)
+    assert (verdict["seed"], verdict["problems"]) == (7, [])
+    assert verdict["steps"] > 0
+    assert rows(tmp_path / "c.db", "SELECT count(*) FROM dq_run") == [(verdict["runs"],)]
+    assert judge(tmp_path / "c.db", verdict["history"]) == [], "the tests' own judge agrees"
 
 
 @pytest.fixture
@@ -73,6 +61,13 @@ def test_a_tampered_engine_is_found_out(flows: Path) -> None:
     done = chaos(flows, *words, program=("tests.judge.tampered", "reschedules_the_living"))
     assert done.returncode == 1, done.stdout + done.stderr
     assert json.loads(done.stdout)["overlaps"] > 0
+
+
+def test_a_workflow_that_fails_by_itself_is_told_so(flows: Path) -> None:
+    done = chaos(flows, "flows.py:movie", "--args", '["three"]', "--seconds", "1", "--workers", "1", "--db", "c.db")
+    assert done.returncode == 1
+    assert "fails even when nobody is killed: TypeError" in done.stderr
+    assert rows(flows / "c.db", "SELECT count(*) FROM dq_run") == [(1,)]
 
 
 @pytest.mark.parametrize(

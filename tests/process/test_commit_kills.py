@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -21,8 +22,10 @@ import dq
 from dq.client.steps import StepFuture
 from tests.process import flows
 from tests.process.crews import rows
+from tests.sweeps import tally
 from tests.waiting import wait_until
 
+CALLS = {"fdatasync": 24, "pwrite64": 160, "sendto": 40}  # those of the first commits, at which a sweep kills
 STEPS_MAX = 4000  # submitted while the kill does not come
 POINTS = [
     *[("fdatasync", n) for n in (1, 2, 3, 4, 6)],
@@ -62,6 +65,22 @@ def attach(pid: int, call: str, what: str, log: Path) -> subprocess.Popen[bytes]
 
 @pytest.mark.parametrize(("call", "when"), POINTS, ids=[f"{call}-{when}" for call, when in POINTS])
 def test_what_was_told_is_in_the_file(tmp_path: Path, call: str, when: int) -> None:
+    _kill_at(tmp_path, call, when)
+
+
+@pytest.mark.soak
+def test_what_was_told_is_in_the_file_at_every_call(tmp_path: Path) -> None:
+    began = time.monotonic()
+    for call, count in CALLS.items():
+        for when in range(1, count + 1):
+            folder = tmp_path / f"{call}-{when}"
+            folder.mkdir()
+            _kill_at(folder, call, when)
+            shutil.rmtree(folder)
+    tally("kills at system calls", sum(CALLS.values()), seeds="every call", began=began, lost=0, repeated=0)
+
+
+def _kill_at(tmp_path: Path, call: str, when: int) -> None:
     with dq.Engine(tmp_path / "f.db", workers=2) as engine:
         assert engine.submit(abs, -1).result(30) == 1
         first = engine.census().rows[0].pid

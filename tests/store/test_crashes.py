@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 from dq import errors
 from dq.store.store import Store
 from tests.store import tracing, writer
+from tests.sweeps import tally
 
 GROUPS = 3
 SHARDS = 4
+KILLS = "kills at system calls"
 pytestmark = pytest.mark.usefixtures("strace")
 
 
@@ -104,9 +107,12 @@ def test_a_recovered_log_is_synced_before_anything_else(begun: Path, tmp_path: P
     store.close(clean=False)
 
 
-@pytest.mark.parametrize("shard", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, SHARDS))])
+@pytest.mark.parametrize(
+    "shard", [0, *(pytest.param(n, marks=pytest.mark.soak, id=f"soak-{n}") for n in range(SHARDS))]
+)
 def test_killed_at_each_call(begun: Path, tmp_path: Path, shard: int) -> None:
     (tmp_path / "plain").mkdir()
+    began = time.monotonic()
     points = _points(_copy(begun, tmp_path / "plain"))
     assert len(points) > 40
     for name, number in points[shard::SHARDS]:
@@ -117,24 +123,31 @@ def test_killed_at_each_call(begun: Path, tmp_path: Path, shard: int) -> None:
         )
         assert done.returncode == -signal.SIGKILL, f"{name} {number}: {done.returncode} {done.stderr}"
         _check(folder)
+    tally(KILLS, len(points[shard::SHARDS]), seeds="every call", began=began, lost=0, repeated=0)
 
 
-def test_killed_while_the_file_is_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.soak)])
+def test_killed_while_the_file_is_made(tmp_path: Path, every: int) -> None:
+    began = time.monotonic()
     (tmp_path / "plain").mkdir()
     points = _points(tmp_path / "plain")
     first_boot = [point for point in points if point[0] != "write"]
-    for name, number in first_boot[::7]:
+    for name, number in first_boot[::every]:
         folder = tmp_path / f"{name}-{number}"
         folder.mkdir()
         tracing.run(folder, 1, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
         _check(folder)
+    tally(KILLS, len(first_boot[::every]), seeds="every call", began=began, lost=0, repeated=0)
 
 
+@pytest.mark.parametrize("share", [12, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", ["fdatasync", "pwrite64"])
-def test_a_failing_disk_is_never_trusted(begun: Path, tmp_path: Path, name: str) -> None:
+def test_a_failing_disk_is_never_trusted(begun: Path, tmp_path: Path, name: str, share: int) -> None:
+    began = time.monotonic()
     (tmp_path / "plain").mkdir()
     points = [point for point in _points(_copy(begun, tmp_path / "plain")) if point[0] == name]
-    for _, number in points[:: 2 if name == "fdatasync" else 12]:
+    points = points[:: min(share, 2) if name == "fdatasync" else share]
+    for _, number in points:
         folder = tmp_path / f"{name}-{number}"
         folder.mkdir()
         done = tracing.run(
@@ -145,6 +158,7 @@ def test_a_failing_disk_is_never_trusted(begun: Path, tmp_path: Path, name: str)
             # The only sync whose failure may pass is one after the last acknowledgement.
             assert len(tracing.acked(folder)) == GROUPS
         _check(folder)
+    tally("I/O errors at system calls", len(points), seeds="every call", began=began, lost=0, wrong=0)
 
 
 def test_after_a_failed_sync_every_call_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

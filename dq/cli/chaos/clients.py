@@ -15,7 +15,7 @@ from dq.cli.chaos import flows, programs, steps
 from dq.cli.chaos.history import note
 from dq.client.engine import Engine
 from dq.client.run import Run
-from dq.errors import Cancelled
+from dq.errors import Cancelled, DqError
 
 _BASELINE = 300.0  # seconds that a user's workflow may take while nothing is killed
 
@@ -75,10 +75,15 @@ class Clients:
         self._threads = [threading.Thread(target=self._go_on, daemon=True) for _ in range(play.at_once)]
 
     def rehearse(self) -> None:
-        """Runs a user's workflow once, while nothing is killed."""
+        """Runs a user's workflow once, while nothing is killed. Raises DqError where it fails even so."""
         if self._play.workflow is not None:
             run = self._start(self._play.workflow, self._play.args, self._prefix + "first")
             self._known = _outcome(run, _BASELINE)
+            if not self._known[0]:
+                raise DqError(
+                    f"the workflow fails even when nobody is killed: {self._known[1]!r}. See `dq show {run.id} "
+                    f"--db {self._play.db}`, mend it, and start `dq chaos` again."
+                )
             self._tell(run, self._known, right=True)
 
     def start(self) -> None:

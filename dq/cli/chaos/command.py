@@ -78,8 +78,8 @@ def command(
 ) -> int:
     r"""Run a workflow again and again while its processes are killed and stopped, and judge what came of it.
 
-    Workers, hosts, templates and the supervisor are killed with SIGKILL, and any of them is stopped and continued, now and
-    then for so long that it is held to be hung. Then the runs go on to their end, the engine stops, and a judge that knows
+    Workers, hosts, templates and the supervisor are killed with SIGKILL, one or all at once, and any of them is stopped and
+    continued, now and then for so long that it is held to be hung. Then the runs go on to their end, the engine stops, and a judge that knows
     SQLite alone holds the file against the history of what everybody was told. The exit code is 1 where it finds anything.
 
     Without a workflow random ones are made, of everything that dq has, whose results are known by arithmetic. Their bodies

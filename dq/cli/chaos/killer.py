@@ -19,6 +19,7 @@ from dq.cli.chaos.watch import Watch
 _DYING = 10.0  # seconds that the kernel may take to end a killed process
 _STOPPING = 1.0  # seconds in which a stopped process is stopped
 _SEARCH, _SEARCH_FIRST = 1.0, 30.0  # seconds that a victim is looked for; the first one of a kind
+_EARLY = 0.2  # part of the supervisors that may die before they have members; clients give up after many such in a row
 _GLANCE = 0.01  # seconds between two looks
 _LOOK = 0.02  # seconds between two looks at who is at what
 
@@ -79,51 +80,60 @@ class Killer(threading.Thread):
         # The first of each kind is awaited: after some faults there is nobody for a while.
         until = time.monotonic() + (_SEARCH if self.kills[fault.kind] else _SEARCH_FIRST)
         while time.monotonic() < until:
-            person = self._choose(fault)
-            if person is not None and self._strike(fault, person):
+            victims = self._choose(fault)
+            if victims and self._strike(fault, victims):
                 self.kills[fault.kind] += 1
                 return
             if self._over.wait(_GLANCE):
                 raise _Over
 
-    def _choose(self, fault: Fault) -> Person | None:
+    def _choose(self, fault: Fault) -> list[Person]:
         people = self._crowd.everybody()
+        if fault.kind in ("supervisor", "group") and fault.draw > _EARLY and not any(one.slot >= 0 for one in people):
+            return []
+        if fault.kind == "group":
+            return people
         if fault.kind != "stop":
             people = [one for one in people if one.kind == fault.kind]
-        return people[int(fault.draw * len(people))] if people else None
+        return [people[int(fault.draw * len(people))]] if people else []
 
-    def _strike(self, fault: Fault, person: Person) -> bool:
+    def _strike(self, fault: Fault, victims: list[Person]) -> bool:
         """Does it. False where it can't be done."""
-        try:
-            with _opened(person) as process:
-                if not process:
+        with contextlib.ExitStack() as stack:
+            opened = [(person, stack.enter_context(_opened(person))) for person in victims]
+            found = [(person, process) for person, process in opened if process]
+            try:
+                if not found:
                     return False
                 if fault.kind != "stop" and self._budget is None:
-                    self._kill(process, person)
+                    self._kill(fault.kind, found)
                     return True
-                return self._strike_stopped(fault, person, process)
-        except ProcessLookupError:
-            return False
+                return self._strike_stopped(fault, found)
+            except ProcessLookupError:
+                return False
 
-    def _strike_stopped(self, fault: Fault, person: Person, process: int) -> bool:
-        """Stops the victim, so that what it is at does not change, looks whether it may be hit, and goes on from there."""
-        signal.pidfd_send_signal(process, signal.SIGSTOP)
+    def _strike_stopped(self, fault: Fault, victims: list[tuple[Person, int]]) -> bool:
+        """Stops the victims, so that what they are at does not change, looks whether they may be hit, and goes on from there."""
         try:
+            for _, process in victims:
+                signal.pidfd_send_signal(process, signal.SIGSTOP)
+            people = [person for person, _ in victims]
             fatal = fault.kind != "stop" or fault.span > 1
-            if not _stopped(person.pid) or (fatal and not self._afford(person)):
+            if not all(_stopped(person.pid) for person in people) or (fatal and not self._afford(people)):
                 return False
             if fault.kind == "stop":
-                self._pause(fault, person)
+                self._pause(fault, people[0])
             else:
-                self._kill(process, person)
+                self._kill(fault.kind, victims)
             return True
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(process, signal.SIGCONT)
+            for _, process in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, signal.SIGCONT)
 
-    def _afford(self, person: Person) -> bool:
-        """Whether what the victim is at may be hit once more. A user's step that dies too often would be quarantined."""
-        at = [id for id, _ in self._crowd.busy(person)]
+    def _afford(self, people: list[Person]) -> bool:
+        """Whether what they are at may be hit once more. A user's step that dies too often would be quarantined."""
+        at = [id for person in people for id, _ in self._crowd.busy(person)]
         if self._budget is not None and any(self._hits[id] >= self._budget for id in at):
             return False
         self._hits.update(at)
@@ -135,11 +145,15 @@ class Killer(threading.Thread):
             self._watch_until(began + fault.span * self._hang)
         note(self._log, "stop", kind=person.kind, victim=person.pid, seconds=round(time.monotonic() - began, 3))
 
-    def _kill(self, process: int, person: Person) -> None:
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-        if not select.select([process], [], [], _DYING)[0]:
-            raise RuntimeError(f"process {person.pid} outlives its SIGKILL")
-        note(self._log, "kill", kind=person.kind, victim=person.pid)
+    def _kill(self, kind: str, victims: list[tuple[Person, int]]) -> None:
+        """Kills them all, and then waits for each to end: nobody's death is noticed by one who is to die too."""
+        for _, process in victims:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+        for person, process in victims:
+            if not select.select([process], [], [], _DYING)[0]:
+                raise RuntimeError(f"process {person.pid} outlives its SIGKILL")
+        note(self._log, "kill", kind=kind, victims=[person.pid for person, _ in victims])
 
 
 class _Over(Exception):

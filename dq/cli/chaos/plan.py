@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-KINDS = ("worker", "host", "template", "supervisor", "stop")
-_WEIGHTS = {"worker": 8, "host": 4, "template": 1, "supervisor": 1, "stop": 3}
+KINDS = ("worker", "host", "template", "supervisor", "group", "stop")
+_WEIGHTS = {"worker": 8, "host": 4, "template": 1, "supervisor": 1, "group": 1, "stop": 3}
 _LONG = 0.25  # part of the stops that last longer than a worker may be silent
 
 
@@ -17,7 +17,7 @@ class Fault(NamedTuple):
     Attributes:
         due: Seconds from the beginning.
         kind: One of KINDS.
-        draw: In [0, 1): which one of several, or which kind of process is stopped.
+        draw: In [0, 1): which one of several.
         span: For a stop: its length, as a part of the time after which a worker counts as hung.
     """
 
@@ -30,8 +30,8 @@ class Fault(NamedTuple):
 def draw(seed: int, rate: float, kinds: Sequence[str] = KINDS) -> Iterator[Fault]:
     """Draws faults without end, `rate` a second: one of each kind at first, then by weight.
 
-    >>> [fault.kind for fault, _ in zip(draw(1, 2.0), range(5))]
-    ['host', 'worker', 'stop', 'supervisor', 'template']
+    >>> [fault.kind for fault, _ in zip(draw(1, 2.0), range(6))]
+    ['host', 'group', 'worker', 'stop', 'supervisor', 'template']
     """
     rng = random.Random(seed)
     first = [*kinds]
