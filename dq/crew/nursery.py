@@ -10,9 +10,7 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq.crew.peer import Peer
@@ -20,18 +18,22 @@ from dq.executor.frames import VERSION, Broken, Context, Fork, Hello, Preload, R
 from dq.executor.script import source_hash
 
 if TYPE_CHECKING:
+    import subprocess
+
+    from dq.crew.launches import Launches
     from dq.crew.members import Member
     from dq.crew.poller import Poller
 
 BACKOFF = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds before the next try
 BROKEN_WAIT = 30.0  # the same for code that could not be imported; it may lack something that comes back
-_HASH_SEED = "0"  # sets and dicts of strings keep their order between a run and its replay
 
 
 class Nursery:
     """A template process. `ready` once user code is imported; `trouble` holds the traceback if that failed."""
 
-    def __init__(self, context_id: int, context: Context, db: str, start_method: str, poller: Poller) -> None:
+    def __init__(
+        self, context_id: int, context: Context, launches: Launches, start_method: str, poller: Poller
+    ) -> None:
         self.context_id = context_id
         self.context = context
         self.start_method = start_method
@@ -45,7 +47,7 @@ class Nursery:
         self.failures = 0
         self.retry_at = 0.0
         self.threads = 1
-        self._db = db
+        self._launches = launches
         self._poller = poller
         self._process: subprocess.Popen[bytes] | None = None
         self._preloaded: set[str] = set()
@@ -73,19 +75,8 @@ class Nursery:
         return peer
 
     def _launch(self, mode: str) -> tuple[Peer, subprocess.Popen[bytes]]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        root = str(Path(__file__).resolve().parents[2])
-        env = dict(os.environ, PYTHONHASHSEED=_HASH_SEED)
-        env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
-        with theirs:
-            fd = theirs.fileno()
-            command = [self.context.python or sys.executable, "-P", "-m", "dq.crew.template", mode, str(fd), self._db]
-            try:
-                process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=env)
-            except OSError:
-                ours.close()
-                raise
-        peer = Peer(ours, self._poller)
+        sock, process = self._launches.launch(mode, self.context.python or sys.executable)
+        peer = Peer(sock, self._poller)
         peer.send(Hello(VERSION, os.getpid(), b"", self.context))
         return peer, process
 

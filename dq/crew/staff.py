@@ -17,6 +17,7 @@ from dq.executor.slots import SLOTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dq.crew.launches import Launches
     from dq.crew.ledger import Ledger
     from dq.crew.poller import Poller
     from dq.crew.scheduler import Scheduler
@@ -31,10 +32,10 @@ class Staff:
     """Hires and dismisses."""
 
     def __init__(
-        self, db: str, ledger: Ledger, scheduler: Scheduler, poller: Poller, start_method: str,
+        self, launches: Launches, ledger: Ledger, scheduler: Scheduler, poller: Poller, start_method: str,
         notice: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._db = db
+        self._launches = launches
         self._ledger = ledger
         self._scheduler = scheduler
         self._poller = poller
@@ -79,7 +80,7 @@ class Staff:
         self._prepare(fresh, time.monotonic())
 
     def _open(self, context_id: int, context: Context) -> Nursery:
-        nursery = Nursery(context_id, context, self._db, self._start_method, self._poller)
+        nursery = Nursery(context_id, context, self._launches, self._start_method, self._poller)
         self.nurseries.append(nursery)
         self._scheduler.nurseries[context_id] = nursery
         return nursery

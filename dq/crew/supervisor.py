@@ -31,6 +31,7 @@ from dq.crew.door import Door
 from dq.crew.effects import Effects
 from dq.crew.evidence import Death, MemoryKills, last_stack
 from dq.crew.hosts import Hosts
+from dq.crew.launches import Launches
 from dq.crew.ledger import Ledger
 from dq.crew.limits import Limits
 from dq.crew.members import HOST, Member
@@ -66,7 +67,10 @@ SPIN = 0.0003  # seconds of looking again before the loop sleeps, while work is 
 class Supervisor:
     """Owns the store, and everything that happens to it."""
 
-    def __init__(self, options: Options, store: Store, slots: SlotReader, clock: Clock, boot_epoch: int) -> None:
+    def __init__(
+        self, options: Options, store: Store, slots: SlotReader, clock: Clock, boot_epoch: int,
+        launches: Launches | None = None,
+    ) -> None:  # fmt: skip
         self.options = options
         self.store = store
         self.slots = slots
@@ -78,7 +82,9 @@ class Supervisor:
         self.committer = Committer(store, self.notice)
         self.ledger = Ledger(store, self.committer, clock, boot_epoch)
         self.scheduler = Scheduler(self.ledger, store, self.committer, clock)
-        self.staff = Staff(options.db, self.ledger, self.scheduler, self.poller, options.start_method, self.notice)
+        self.staff = Staff(
+            launches or Launches(options.db), self.ledger, self.scheduler, self.poller, options.start_method, self.notice,
+        )  # fmt: skip
         self.hosts = Hosts(self)
         self.results = Results(self)
         self.waits = Waits(self)

@@ -75,13 +75,15 @@ def main() -> NoReturn:
     supervisor = os.getppid()
     die_with(supervisor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    share_crew(db)  # held as long as the process and what it forks
     sock = socket.socket(fileno=fd)
     orders = Orders(sock)
     try:
-        hello = orders.next()
         for own in ("dq.executor.member", "dq.executor.berth", "dq.flow.host"):
             importlib.import_module(own)  # while the path is still dq's own
+        hello = (
+            orders.next()
+        )  # its supervisor has the file by now; while it takes it over, nobody may hold the crew's lock
+        share_crew(db)  # held as long as the process and what it forks
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.context is None:
             os._exit(2)
         _import(hello.context, orders)

@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from dq.crew import __main__ as crew
+from dq.crew import boot as crew
 from dq.crew.committer import Committer, _send
 from dq.crew.evidence import Death
 from dq.crew.limits import Limits

@@ -108,7 +108,9 @@ def test_a_script_that_raises_goes_on_when_it_is_mended(tmp_path: Path) -> None:
         assert f"dq can't import {script}" in said.read_text()
         assert "RuntimeError: no ledger today" in said.read_text()
         assert "dq/crew" not in said.read_text(), "the traceback is of the script alone"
-        assert rows(tmp_path / "f.db", "SELECT name, state FROM dq_steps") == [("__main__:double", "pending")]
+        wait_until(
+            lambda: rows(tmp_path / "f.db", "SELECT name, state FROM dq_steps") == [("__main__:double", "pending")]
+        )
         script.write_text(FUSSY.replace("ledger.look()", "pass"))
         assert finish(process) == 0
     assert said.read_text().count("its steps wait") == 1, "it is not told again and again"
