@@ -69,7 +69,7 @@ class Supervisor:
 
     def __init__(
         self, options: Options, store: Store, slots: SlotReader, clock: Clock, boot_epoch: int,
-        launches: Launches | None = None,
+        launches: Launches,
     ) -> None:  # fmt: skip
         self.options = options
         self.store = store
@@ -82,9 +82,7 @@ class Supervisor:
         self.committer = Committer(store, self.notice)
         self.ledger = Ledger(store, self.committer, clock, boot_epoch)
         self.scheduler = Scheduler(self.ledger, store, self.committer, clock)
-        self.staff = Staff(
-            launches or Launches(options.db), self.ledger, self.scheduler, self.poller, options.start_method, self.notice,
-        )  # fmt: skip
+        self.staff = Staff(launches, self.ledger, self.scheduler, self.poller, options.start_method, self.notice)
         self.hosts = Hosts(self)
         self.results = Results(self)
         self.waits = Waits(self)
