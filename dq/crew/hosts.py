@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from dq import errors
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from dq.crew.supervisor import Supervisor
 
 HISTORY_ROWS = 1000  # recorded steps in one frame
+_RUN_AND_FUNCTION = itemgetter(1, 2)  # of what a host asks for
 ASSIGN_MAX = 256  # runs that are given to hosts in one turn, so that others are heard meanwhile
 
 
@@ -136,24 +139,26 @@ class Hosts:
     def _steps(
         self, host: Member, asked: list[tuple[int, int, int, str, int, bytes, bytes]], terms: dict[int, frames.Term]
     ) -> None:
-        functions, runs, flow = self.functions[host], self._ledger.runs, self._ledger.flow
+        functions, flow, written = self.functions[host], self._ledger.flow, self._committer.group.flow_steps
         now = self._sup.clock.now()
         by_function: dict[Function, list[Row]] = {}
-        written = self._committer.group.flow_steps
-        for id, run_id, number, scope, occurrence, fingerprint, args in asked:
-            run = runs.get(run_id)
+        for (run_id, number), group in groupby(asked, _RUN_AND_FUNCTION):  # a fan-out is thousands of rows of one kind
+            run, function = self._ledger.runs.get(run_id), functions[number]
             if run is None or run.host is not host:
                 continue  # the run was taken away meanwhile; its next host asks again
-            function = functions[number]
-            written.append((id, run_id, function.id, scope, occurrence, fingerprint, args, now))
-            run.open += 1
-            flow[id] = run
+            rows: list[Row] = []
+            for id, _, _, scope, occurrence, fingerprint, args in group:
+                written.append((id, run_id, function.id, scope, occurrence, fingerprint, args, now))
+                flow[id] = run
+                rows.append((id, 1, function.id, args))
+                if function.kind == "workflow":
+                    self._start_child(run, id, function, args, fingerprint, now)
+            run.open += len(rows)
             if function.executor == SUPERVISOR:
-                self._sup.waits.take(function, id, run, terms.get(id), now)
-            elif function.kind == "workflow":
-                self._start_child(run, id, function, args, fingerprint, now)
-            else:
-                by_function.setdefault(function, []).append((id, 1, function.id, args))
+                for row in rows:
+                    self._sup.waits.take(function, row[0], run, terms.get(row[0]), now)
+            elif function.kind != "workflow":
+                by_function.setdefault(function, []).extend(rows)
         self._committer.dirty = True
         for function, rows in by_function.items():
             self._queue(host, function, rows, terms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from tests import sweeps
 from tests.tidy.sources import ROOT, files, functions, name
 
 _PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *files("docs", suffix=".md")]
@@ -46,6 +47,10 @@ def test_the_rooms_of_the_docs_are_the_folders() -> None:
     section = (ROOT / "docs" / "design.md").read_text().split("## Rooms\n", 1)[1]
     told = set(re.findall(r"^\| `(dq/\w+)` \|", section, re.MULTILINE))
     assert told == {name(path.parent) for path in (ROOT / "dq").glob("*/__init__.py")}
+
+
+def test_the_record_of_sweeps_is_shown() -> None:
+    assert sweeps.shown(sweeps.PAGE.read_text()) == sweeps.table(), "run: python -m tests.sweeps"
 
 
 def test_examples_are_python() -> None:
