@@ -19,7 +19,7 @@ test: $(DEV)
 
 # Keeps what the sweeps did in docs/reliability.json and shows it in docs/reliability.md.
 soak: $(DEV)
-	DQ_SWEEPS=$(CURDIR)/docs/reliability.json $(BIN)/python -m pytest -m soak -n $(JOBS) --dist worksteal $(ARGS)
+	DQ_SWEEPS=$(CURDIR)/docs/reliability.json $(BIN)/python -m pytest -m soak -o faulthandler_timeout=1800 -n $(JOBS) --dist worksteal $(ARGS)
 	$(BIN)/python -m tests.sweeps
 
 check: lint layout mypy pyright imports
