@@ -17,6 +17,7 @@ import socket
 import sys
 
 from dq import errors
+from dq.crew.kernel import Linux
 from dq.crew.launches import Launches
 from dq.crew.options import Options
 from dq.crew.ownership import Ownership, boot_id
@@ -111,7 +112,7 @@ def _take_over(
     except BaseException:
         ownership.release()
         raise
-    supervisor = Supervisor(options, store, slots, clock, boot.epoch, launches)
+    supervisor = Supervisor(options, store, slots, clock, boot.epoch, launches, Linux())
     for name, size in sizes.items():
         supervisor.scheduler.add_pool(name, specs[name], *size)
     if sizes:

@@ -18,6 +18,7 @@ from dq.store.group import Group
 if TYPE_CHECKING:
     from dq.crew.peer import Peer
     from dq.executor.frames import Message
+    from dq.model.clock import Clock
     from dq.store.guard import Statement
     from dq.store.store import Store
 
@@ -39,9 +40,10 @@ class Committer:
         eager: whether somebody waits for this group's sync; else it may take up to LAZY seconds.
     """
 
-    def __init__(self, store: Store, notice: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, notice: Callable[[str], None], clock: Clock) -> None:
         self._store = store
         self._notice = notice
+        self._clock = clock
         self.group = Group()
         self.dirty = False
         self.eager = False
@@ -72,7 +74,7 @@ class Committer:
             return
         if not self._waiting and not self._unsynced:
             return
-        if self.eager or time.monotonic() >= self._deadline:
+        if self.eager or self._clock.monotonic() >= self._deadline:
             self._sync()
 
     def commit_effects(self, statements: Sequence[Statement], decide: Callable[[], None]) -> None:
@@ -122,7 +124,7 @@ class Committer:
             self.then.clear()
         if self.after_sync:
             if not self._waiting:
-                self._deadline = time.monotonic() + LAZY
+                self._deadline = self._clock.monotonic() + LAZY
             self._waiting += self.after_sync
             self.after_sync.clear()
 
@@ -140,7 +142,7 @@ class Committer:
         self.commits += 1
         if not self._unsynced:
             self._unsynced = True
-            self._deadline = time.monotonic() + LAZY
+            self._deadline = self._clock.monotonic() + LAZY
 
     def _patiently(self, write: Callable[[], None]) -> None:
         """A full disk stops the clock, not the work: the same group is written when there is room again.
@@ -219,7 +221,7 @@ class Committer:
         """Seconds until something must be synced, None if nothing waits."""
         if self._in_flight is not None or not (self._waiting or self._unsynced):
             return None
-        return 0.0 if self.eager else max(0.0, self._deadline - time.monotonic())
+        return 0.0 if self.eager else max(0.0, self._deadline - self._clock.monotonic())
 
 
 def _sleep(seconds: float) -> bool:

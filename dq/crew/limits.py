@@ -6,10 +6,8 @@ does not count, and so that a body that never lets the interpreter go is seen li
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import time
 from typing import TYPE_CHECKING
 
 from dq.crew.cancels import Doom
@@ -38,7 +36,7 @@ class Limits:
 
     def watch(self, member: Member, timeout: int) -> None:
         """A member has been given steps, each of which may take so many microseconds."""
-        self._look_at(member, time.monotonic() + timeout / 1_000_000)
+        self._look_at(member, self._sup.clock.monotonic() + timeout / 1_000_000)
 
     def _look_at(self, member: Member, due: float) -> None:
         if due < self._looks.get(member, float("inf")):
@@ -52,7 +50,7 @@ class Limits:
         timeouts = self._timeouts(member)
         if not timeouts or member not in self._sup.staff.members or member.why:
             return
-        now = time.monotonic()
+        now = self._sup.clock.monotonic()
         begun = self._begun(member)
         if begun is None:
             step, _ = self._sup.slots.timed(member.slot)
@@ -87,25 +85,23 @@ class Limits:
         if member not in self._sup.staff.members or member.why:
             return
         if self._begun(member) != (claim, step, since):
-            self._look_at(member, time.monotonic() + SOON)
+            self._look_at(member, self._sup.clock.monotonic() + SOON)
             return
         timeout = self._timeouts(member)[step]
-        began = self._sup.clock.now() - int((time.monotonic() - since) * 1_000_000)
+        began = self._sup.clock.now() - int((self._sup.clock.monotonic() - since) * 1_000_000)
         why = f"it took longer than its limit of {timeout:g} s"
         self._sup.results.doomed.setdefault(step, Doom(member, "timed_out", why, began))
         self._sup.staff.kill(member, "timed out")
 
-    @staticmethod
-    def ask_for_stack(member: Member) -> None:
+    def ask_for_stack(self, member: Member) -> None:
         """Has a member leave its stack, which even one does that never lets the interpreter go."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(member.pidfd, signal.SIGUSR1)
+        self._sup.kernel.send(member.pidfd, signal.SIGUSR1)
 
     def end_hung(self, member: Member, why: str) -> None:
         """Ends a member that does not work any more."""
         member.why = why
         self.ask_for_stack(member)
-        self._sup.timers.at(time.monotonic() + DUMP_WAIT, lambda: self._sup.staff.kill(member, why))
+        self._sup.timers.at(self._sup.clock.monotonic() + DUMP_WAIT, lambda: self._sup.staff.kill(member, why))
 
     def recycle(self, member: Member) -> None:
         """Lets a worker process leave that has done enough, or has grown too large. Another takes its place."""

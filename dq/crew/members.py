@@ -6,7 +6,6 @@ of its members. Members of all lanes of a pool share its size.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from dq.crew.claims import Claim, Segment
     from dq.crew.gates import Gate
+    from dq.crew.kernel import Kernel
     from dq.crew.nursery import Nursery
     from dq.crew.peer import Peer
     from dq.executor.contract import Capability
@@ -59,10 +59,10 @@ class Member:
         self.cpu = -1.0
         self.cpu_at = now
 
-    def adopt(self, pid: int, started: int) -> bool:
+    def adopt(self, pid: int, started: int, kernel: Kernel) -> bool:
         """The process has told who it is; from now on the kernel tells when it dies. False: it is gone already."""
         try:
-            self.pidfd = os.pidfd_open(pid)
+            self.pidfd = kernel.open(pid)
         except ProcessLookupError:
             return False
         self.pid = pid

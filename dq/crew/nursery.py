@@ -20,6 +20,7 @@ from dq.executor.script import source_hash
 if TYPE_CHECKING:
     import subprocess
 
+    from dq.crew.kernel import Kernel
     from dq.crew.launches import Launches
     from dq.crew.members import Member
     from dq.crew.poller import Poller
@@ -32,7 +33,7 @@ class Nursery:
     """A template process. `ready` once user code is imported; `trouble` holds the traceback if that failed."""
 
     def __init__(
-        self, context_id: int, context: Context, launches: Launches, start_method: str, poller: Poller
+        self, context_id: int, context: Context, launches: Launches, kernel: Kernel, start_method: str, poller: Poller
     ) -> None:
         self.context_id = context_id
         self.context = context
@@ -48,6 +49,7 @@ class Nursery:
         self.retry_at = 0.0
         self.threads = 1
         self._launches = launches
+        self._kernel = kernel
         self._poller = poller
         self._process: subprocess.Popen[bytes] | None = None
         self._preloaded: set[str] = set()
@@ -68,7 +70,7 @@ class Nursery:
         peer, self._process = self._launch("serve")
         self.peer = peer
         self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
+        self.pidfd = self._kernel.open(self.pid)
         self.ready = False
         if not self.failures:
             self._preloaded = set()  # else one of them may be what the template has died of
@@ -129,7 +131,7 @@ class Nursery:
 
     def kill(self) -> None:
         """Ends the template; what it has forked is not touched."""
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self._kernel.send(self.pidfd, signal.SIGKILL)
 
     def buried(self, now: float) -> None:
         """The template is dead. It is started again when it is needed and its back-off is over."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dq.crew.evidence import Death
@@ -19,6 +17,8 @@ from dq.executor.slots import BEGUN, UNSENT, SlotReader
 
 if TYPE_CHECKING:
     from dq.crew.claims import Batch, Claim, Row
+    from dq.crew.kernel import Kernel
+    from dq.model.clock import Clock
 
 TICK = 1.0  # seconds between two looks at the beats
 STARVED = 2.0  # seconds that a process may have to wait for a processor
@@ -61,21 +61,10 @@ def running_run(member: Member, slots: SlotReader) -> int:
     return next((entry.id for entry in slots.entries(member.slot) if entry.mark == BEGUN), 0)
 
 
-def reap(member: Member) -> Death | None:
-    """Takes a dead member's exit status and kills what is left of its group. None: it is not dead."""
-    try:
-        pid, status, usage = os.wait4(member.pid, os.WNOHANG)
-    except ChildProcessError:
-        pid, status, usage = member.pid, -1, None
-        if _alive(member.pidfd):
-            return None
-    if not pid:
-        return None
-    try:
-        os.killpg(member.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    return Death(status, usage.ru_maxrss if usage is not None else 0)
+def reap(member: Member, kernel: Kernel) -> Death | None:
+    """How a dead member ended; what is left of its group is killed. None: it is not dead."""
+    ended = kernel.reap(member.pid, member.pidfd)
+    return Death(*ended) if ended is not None else None
 
 
 def reap_strangers(known: set[int]) -> None:
@@ -91,26 +80,20 @@ def reap_strangers(known: set[int]) -> None:
             os.waitpid(found.si_pid, os.WNOHANG)
 
 
-def _alive(pidfd: int) -> bool:
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 class Watch:
     """Looks at the members' beats."""
 
-    def __init__(self, slots: SlotReader, hang: float) -> None:
+    def __init__(self, slots: SlotReader, hang: float, clock: Clock, kernel: Kernel) -> None:
         self._slots = slots
         self._hang = hang
-        self._last = time.monotonic()
+        self._clock = clock
+        self._kernel = kernel
+        self._last = clock.monotonic()
         self.tick = min(TICK, hang / 4)
 
     def hung(self, members: list[Member]) -> list[tuple[Member, str]]:
         """Members that do not work any more, with the reason."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         stopped_myself = now - self._last > self.tick + GRACE
         self._last = now
         found: list[tuple[Member, str]] = []
@@ -124,18 +107,12 @@ class Watch:
 
     def _look(self, member: Member) -> str:
         """The second witness: a process that does not beat but burns CPU holds the GIL, and is busy."""
-        import psutil
-
-        try:
-            process = psutil.Process(member.pid)
-            state = process.status()
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
+        look = self._kernel.look(member.pid)
+        if look is None:
             return ""
-        if state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP):
+        if look.stopped:
             return f"stopped for more than {self._hang:g} s"
-        spent = float(times.user + times.system)
-        now = time.monotonic()
+        spent, now = look.spent, self._clock.monotonic()
         # Threads that wait for the interpreter's lock look for it again and again, which takes a little time too.
         waiting = max(WAITING, WAITING_SHARE * (now - member.cpu_at))
         if member.cpu < 0 or spent - member.cpu > waiting:

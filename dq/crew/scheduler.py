@@ -7,7 +7,6 @@ Owners (clients and hosts) take turns, so that one that floods the queue does no
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -192,7 +191,7 @@ class Scheduler:
             lane.pending -= len(rows)
         member.claims[claim.epoch] = claim
         if not member.outstanding:
-            member.busy_since = time.monotonic()
+            member.busy_since = self._clock.monotonic()
         member.outstanding += len(rows)
         self.claimed += len(rows)
         member.load += estimate * len(rows)
@@ -320,7 +319,7 @@ class Scheduler:
         member.outstanding -= len(rows)
         member.load -= claim.estimate * len(rows)
         member.revoked = False
-        member.busy_since = time.monotonic()
+        member.busy_since = self._clock.monotonic()
         if claim.gate is not None:
             self.queues.freed(claim.gate, member, len(rows))
         lane = member.lane
@@ -333,7 +332,7 @@ class Scheduler:
 
     def revoke_stuck(self) -> None:
         """A member that is at one step for longer than expected gives back those behind it."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for member in list(self.ahead):
             if not member.revoked and now - member.busy_since >= STUCK:
                 member.revoked = True
@@ -342,7 +341,7 @@ class Scheduler:
     def gave_back(self, member: Member, given: list[tuple[int, int]]) -> None:
         """Rows that a stuck member has not begun and will not begin."""
         back: list[tuple[Row, Batch | None]] = []
-        elapsed = int((time.monotonic() - member.busy_since) * 1e9)
+        elapsed = int((self._clock.monotonic() - member.busy_since) * 1e9)
         since = member.busy_since
         for epoch in dict.fromkeys(epoch for epoch, _ in given):
             claim = member.claims.get(epoch)
@@ -372,7 +371,7 @@ class Scheduler:
     def timeout(self) -> float | None:
         """Seconds until a member may have to give something back."""
         waiting = [m.busy_since for m in self.ahead if not m.revoked]
-        return max(0.0, min(waiting) + STUCK - time.monotonic()) if waiting else None
+        return max(0.0, min(waiting) + STUCK - self._clock.monotonic()) if waiting else None
 
     def forget(self, member: Member) -> None:
         """Closes all claims of a dead member; their rows have been dealt with."""

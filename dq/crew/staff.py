@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
-import time
 from typing import TYPE_CHECKING
 
 from dq.crew.members import HOST, WORKER, Lane, Member
@@ -17,10 +14,13 @@ from dq.executor.slots import SLOTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dq.crew.kernel import Kernel
     from dq.crew.launches import Launches
     from dq.crew.ledger import Ledger
     from dq.crew.poller import Poller
     from dq.crew.scheduler import Scheduler
+    from dq.model.clock import Clock
+
 START_MAX = 20.0  # seconds that a new member may take until it is ready
 SPAWN_MAX = 120.0  # the same where it imports everything itself
 TURN = 1.0  # seconds that a member may stay while another lane has none
@@ -32,10 +32,12 @@ class Staff:
     """Hires and dismisses."""
 
     def __init__(
-        self, launches: Launches, ledger: Ledger, scheduler: Scheduler, poller: Poller, start_method: str,
+        self, launches: Launches, kernel: Kernel, clock: Clock, ledger: Ledger, scheduler: Scheduler, poller: Poller, start_method: str,
         notice: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._launches = launches
+        self._kernel = kernel
+        self._clock = clock
         self._ledger = ledger
         self._scheduler = scheduler
         self._poller = poller
@@ -69,7 +71,7 @@ class Staff:
         if current is not None and current.context.source == context.source:
             if current.trouble:
                 current.try_again(tell=True)
-            self._prepare(current, time.monotonic())
+            self._prepare(current, self._clock.monotonic())
             return
         fresh = self._open(context_id, context)
         for lane in self._scheduler.lanes.values():
@@ -77,10 +79,10 @@ class Staff:
                 lane.nursery = fresh
         if context_id in self.hosts:
             self.retiring.add(self.hosts.pop(context_id))  # its runs go on with the code that they began with
-        self._prepare(fresh, time.monotonic())
+        self._prepare(fresh, self._clock.monotonic())
 
     def _open(self, context_id: int, context: Context) -> Nursery:
-        nursery = Nursery(context_id, context, self._launches, self._start_method, self._poller)
+        nursery = Nursery(context_id, context, self._launches, self._kernel, self._start_method, self._poller)
         self.nurseries.append(nursery)
         self._scheduler.nurseries[context_id] = nursery
         return nursery
@@ -135,7 +137,7 @@ class Staff:
         if not nursery.dead():
             return
         self._poller.unregister(nursery.pidfd)
-        nursery.buried(time.monotonic())
+        nursery.buried(self._clock.monotonic())
         if nursery.failures == GIVE_UP and not nursery.trouble:
             self._notice(
                 f"the template of {nursery.context.script or 'the code'} died {GIVE_UP} times in a row before it was ready; "
@@ -251,10 +253,7 @@ class Staff:
         member.why = member.why or why
         member.stopping = True
         if member.pid:
-            try:
-                os.killpg(member.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                signal.pidfd_send_signal(member.pidfd, signal.SIGKILL)
+            self._kernel.kill(member.pid, member.pidfd)
 
     def look_again(self) -> None:
         """Scripts that could not be imported may be mended."""

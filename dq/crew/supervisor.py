@@ -31,6 +31,7 @@ from dq.crew.door import Door
 from dq.crew.effects import Effects
 from dq.crew.evidence import Death, MemoryKills, last_stack
 from dq.crew.hosts import Hosts
+from dq.crew.kernel import Kernel
 from dq.crew.launches import Launches
 from dq.crew.ledger import Ledger
 from dq.crew.limits import Limits
@@ -69,20 +70,23 @@ class Supervisor:
 
     def __init__(
         self, options: Options, store: Store, slots: SlotReader, clock: Clock, boot_epoch: int,
-        launches: Launches,
+        launches: Launches, kernel: Kernel,
     ) -> None:  # fmt: skip
         self.options = options
         self.store = store
         self.slots = slots
         self.clock = clock
+        self.kernel = kernel
         self.pid = os.getpid()
         self.poller = Poller()
         self.timers = Timers()  # seconds of the monotonic clock
         self.alarms = Timers()  # microseconds UTC: what is recorded
-        self.committer = Committer(store, self.notice)
+        self.committer = Committer(store, self.notice, clock)
         self.ledger = Ledger(store, self.committer, clock, boot_epoch)
         self.scheduler = Scheduler(self.ledger, store, self.committer, clock)
-        self.staff = Staff(launches, self.ledger, self.scheduler, self.poller, options.start_method, self.notice)
+        self.staff = Staff(
+            launches, kernel, clock, self.ledger, self.scheduler, self.poller, options.start_method, self.notice
+        )
         self.hosts = Hosts(self)
         self.results = Results(self)
         self.waits = Waits(self)
@@ -107,7 +111,7 @@ class Supervisor:
         self.staff.hear_control = self._on_control
         self.staff.lose = lambda member: self._lost(member, Death(-1, 0))
         self.staff.refuse = self.clients.refuse
-        self.watch = Watch(slots, options.hang)
+        self.watch = Watch(slots, options.hang, clock, kernel)
         self._memory_kills = MemoryKills()
         self.stopping = ""
         self.abandoned = 0
@@ -121,7 +125,7 @@ class Supervisor:
         """Works until it is told to stop. Returns the exit code: 0, or 4 when running steps had to be given up."""
         door = Door(self, listener)
         self.poller.register(self.committer.wake_fd, lambda _mask: self.committer.synced())
-        now = time.monotonic()
+        now = self.clock.monotonic()
         self.timers.at(now + PREGROW_AFTER, self._pregrow)
         self.timers.at(now + self.watch.tick, self._tick)
         if self.options.ephemeral:
@@ -133,7 +137,7 @@ class Supervisor:
     def turn(self) -> None:
         """Hears everybody, decides, writes once, sends."""
         self._wait()
-        now = time.monotonic()
+        now = self.clock.monotonic()
         self.timers.run(now)
         if not self.options.workers:
             self.committer.commit()
@@ -165,7 +169,7 @@ class Supervisor:
             self._dense = time.perf_counter() - began < SPIN
 
     def _timeout(self) -> float | None:
-        now = time.monotonic()
+        now = self.clock.monotonic()
         if self.hosts.more:
             return 0.0
         waits = [
@@ -202,7 +206,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         """Looks for the hung, for members that do not start, and for the dead that nobody else waits for."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         for member, why in self.watch.hung([m for m in self.staff.members if m.ready and not m.why]):
             self.limits.end_hung(member, why)
         for member in self.staff.overdue(now):
@@ -229,7 +233,7 @@ class Supervisor:
 
     def census(self, ticket: int) -> frames.Crew:
         """Who is at work now."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         rows = [("supervisor", self.pid, -1, 0, 0, 0)]
         rows += [("template", nursery.pid, -1, 0, 0, 0) for nursery in self.staff.nurseries if nursery.pid]
         for member in self.staff.members:
@@ -264,7 +268,7 @@ class Supervisor:
     def _heard(self, member: Member, message: frames.Any) -> None:
         match message:
             case frames.Joined(pid, started, nonce) if nonce == member.nonce and not member.pid:
-                if member.adopt(pid, started):
+                if member.adopt(pid, started, self.kernel):
                     self._joined(member)
             case frames.Unfit(text):
                 member.why = text
@@ -302,7 +306,7 @@ class Supervisor:
     def _on_death(self, member: Member) -> None:
         """The kernel says that a member is dead: take what it had sent, then its status, then free what it held."""
         self._hear_member(member, member.peer.drain)
-        death = reap(member)
+        death = reap(member, self.kernel)
         if death is not None:
             self.poller.unregister(member.pidfd)
             os.close(member.pidfd)
@@ -321,7 +325,7 @@ class Supervisor:
             member.why = "idle"
         self.results.bereave(member, verdicts, death)
         self.hosts.bereave(member, running, death)
-        self.staff.bury(member, time.monotonic())
+        self.staff.bury(member, self.clock.monotonic())
         slot = member.slot
         self.committer.dirty = True
         self.committer.then.append(lambda: self._free(slot))
@@ -336,7 +340,7 @@ class Supervisor:
         self.stopping = self.stopping or why
         self.scheduler.draining = self.staff.closing = True
         limit = 0.0 if now else self.options.grace
-        self._stop_at = min(self._stop_at or float("inf"), time.monotonic() + limit)
+        self._stop_at = min(self._stop_at or float("inf"), self.clock.monotonic() + limit)
         self.timers.at(self._stop_at, lambda: None)
         if first:
             running = sum(member.outstanding > 0 for member in self.staff.members)
@@ -361,7 +365,7 @@ class Supervisor:
         """Whether the loop ends: told to stop, and nothing is running, or the grace is over."""
         if not self.stopping:
             return False
-        return time.monotonic() >= self._stop_at or not any(member.outstanding for member in self.staff.members)
+        return self.clock.monotonic() >= self._stop_at or not any(member.outstanding for member in self.staff.members)
 
     def _close(self) -> int:
         """Ends all members, records what they leave, and closes the file as a clean stop."""
@@ -369,16 +373,16 @@ class Supervisor:
         for member in list(self.staff.members):
             if not member.outstanding:
                 self.staff.dismiss(member)
-        self._await_members(time.monotonic() + STOP_MAX, lambda m: not m.outstanding)
+        self._await_members(self.clock.monotonic() + STOP_MAX, lambda m: not m.outstanding)
         for member in list(self.staff.members):
             self.staff.kill(member, "handed back")
-        self._await_members(time.monotonic() + STOP_MAX, lambda m: bool(m.pid))
+        self._await_members(self.clock.monotonic() + STOP_MAX, lambda m: bool(m.pid))
         self.hosts.deliveries.clear()
         self.committer.settle()
         for nursery in self.staff.nurseries:
             if nursery.peer is not None:
                 nursery.peer.close()
-        deadline = time.monotonic() + STOP_MAX
+        deadline = self.clock.monotonic() + STOP_MAX
         for peer in [*self.clients.leaving, *(client.peer for client in self.clients.all.values())]:
             peer.finish(deadline)
         self.store.close(clean=True)
@@ -387,7 +391,7 @@ class Supervisor:
     def _await_members(self, deadline: float, which: Callable[[Member], bool]) -> None:
         """Runs the loop's hearing half until the chosen members are gone, or the time is up."""
         while any(which(member) for member in self.staff.members):
-            left = deadline - time.monotonic()
+            left = deadline - self.clock.monotonic()
             if left <= 0:
                 break
             self.poller.poll(left)

@@ -57,9 +57,9 @@ class Upkeep:
         self._store = supervisor.store
         self._committer = supervisor.committer
         self._folder = supervisor.options.db + ".blobs"
-        self._born = time.monotonic()
+        self._born = supervisor.clock.monotonic()
         self._offset = _offset(supervisor.clock.now())
-        self.chores = Chores(supervisor.timers, lambda: supervisor.scheduler.claimed > 0)
+        self.chores = Chores(supervisor.clock, supervisor.timers, lambda: supervisor.scheduler.claimed > 0)
         letters = Letters(supervisor, clients, self.chores)
         self.handlers: dict[type, Callable[[Client, Any], None]] = {frames.Sweep: self._asked, **letters.handlers}
         if supervisor.options.keep:
@@ -74,7 +74,7 @@ class Upkeep:
                 f"the system's clock was set by more than {LEAP:g} s since the start, so nothing is deleted by its age. Where "
                 "it is right now, start again: then what has ended is as old as the clock says."
             )
-        self._sup.timers.at(time.monotonic() + EVERY, self._by_policy)
+        self._sup.timers.at(self._sup.clock.monotonic() + EVERY, self._by_policy)
 
     def _asked(self, client: Client, message: frames.Sweep) -> None:
         self.chores.add(self._answer(client, message))
@@ -92,7 +92,7 @@ class Upkeep:
         """Does what is wished and counts it; each item is the end of a slice."""
         now = self._sup.clock.now()
         span = wish.older_than
-        if time.monotonic() - self._born < COME_BACK:
+        if self._sup.clock.monotonic() - self._born < COME_BACK:
             span = max(span, int(COME_BACK * 1e6))
         age = Age(now - span, wish.keep_failed, now)
         try:

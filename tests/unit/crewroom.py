@@ -10,6 +10,7 @@ from sqlite3 import connect
 from typing import Any
 
 from dq.crew.clients import Client
+from dq.crew.kernel import Linux
 from dq.crew.launches import Launches
 from dq.crew.ledger import Function
 from dq.crew.members import WORKER, Member
@@ -111,7 +112,13 @@ class Room:
         store = Store.open(self.db, clock=clock, vfs=vfs)
         boot = store.boot(boot_id)
         self.supervisor = Supervisor(
-            Options(str(self.db), workers), store, slots, clock or SystemClock(), boot.epoch, Launches(str(self.db))
+            Options(str(self.db), workers),
+            store,
+            slots,
+            clock or SystemClock(),
+            boot.epoch,
+            Launches(str(self.db)),
+            Linux(),
         )
         pools = self.supervisor.scheduler.pools
         self.supervisor.scheduler.add_pool("cpu", f"process:{workers}", workers, 1, _ABLE)

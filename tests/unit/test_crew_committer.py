@@ -11,6 +11,7 @@ import pytest
 from dq import errors
 from dq.crew.committer import INLINE_MAX, Committer
 from dq.executor.frames import Flushed, Message
+from dq.model.clock import SystemClock
 from dq.store.group import Group
 from tests.waiting import wait_until
 
@@ -63,7 +64,7 @@ def disk() -> Disk:
 @pytest.fixture
 def committer(disk: Disk) -> Committer:
     said: list[str] = []
-    return Committer(disk, said.append)  # type: ignore[arg-type]
+    return Committer(disk, said.append, SystemClock())  # type: ignore[arg-type]
 
 
 def told(disk: Disk) -> Any:
@@ -166,7 +167,7 @@ def test_a_sync_that_fails_in_the_thread_is_raised_in_the_loop(committer: Commit
 
 def test_a_full_disk_is_waited_for(disk: Disk) -> None:
     said: list[str] = []
-    committer = Committer(disk, said.append)  # type: ignore[arg-type]
+    committer = Committer(disk, said.append, SystemClock())  # type: ignore[arg-type]
     disk.full = 3
     committer.dirty = True
     committer.commit()

@@ -39,7 +39,7 @@ def new_id(room: Room, guest: Guest) -> int:
 
 
 def listed(room: Room, guest: Guest, *, all: bool = False, limit: int = 100) -> list[tuple[int, str]]:
-    chores = Chores(room.supervisor.timers, lambda: False)
+    chores = Chores(room.supervisor.clock, room.supervisor.timers, lambda: False)
     Letters(room.supervisor, room.supervisor.clients, chores)._asked(guest.client, ListDead(1, all, limit))
     while len(chores):
         room.supervisor.timers.run(time.monotonic())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dq.crew import limits
 from dq.crew.evidence import Death
+from dq.crew.kernel import Linux
 from dq.crew.limits import DUMP_WAIT, Limits
 from dq.executor.frames import Claim, Stop
 from tests.unit.crewroom import Guest, Hand, Room, open_room
@@ -22,25 +22,26 @@ SECOND = 10**9
 
 
 class Time:
-    """The monotonic clock of the module under test."""
+    """The supervisor's clock."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.seconds = 1000.0
 
     def monotonic(self) -> float:
-        return self.now
+        return self.seconds
+
+    def now(self) -> int:
+        return int(self.seconds * 1_000_000)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
-    clock = Time()
-    monkeypatch.setattr(limits, "time", clock)
-    return clock
+def clock() -> Time:
+    return Time()
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    with open_room(tmp_path) as room:
+def room(tmp_path: Path, clock: Time) -> Iterator[Room]:
+    with open_room(tmp_path, clock=clock) as room:
         yield room
 
 
@@ -52,8 +53,10 @@ class Scene:
         self.clock = clock
         self.asked: list[float] = []
         self.killed: list[tuple[float, str]] = []
-        monkeypatch.setattr(Limits, "ask_for_stack", lambda _self, _member: self.asked.append(clock.now))
-        monkeypatch.setattr(room.supervisor.staff, "kill", lambda _member, why: self.killed.append((clock.now, why)))
+        monkeypatch.setattr(Limits, "ask_for_stack", lambda _self, _member: self.asked.append(clock.seconds))
+        monkeypatch.setattr(
+            room.supervisor.staff, "kill", lambda _member, why: self.killed.append((clock.seconds, why))
+        )
         function = room.function(timeout=500_000, cost=1000)
         self.hand = Hand(room, function, 3)
         self.ids = Guest(room).submits(function, count)
@@ -65,7 +68,7 @@ class Scene:
         """A body begins; `said`: the worker has come as far as to say when."""
         self.hand.slot.begin(place, self.ids[place], self.claim.epoch)
         if said:
-            self.hand.slot.time(self.ids[place], int(self.clock.now * SECOND))
+            self.hand.slot.time(self.ids[place], int(self.clock.seconds * SECOND))
 
     def ends(self, place: int) -> None:
         self.hand.slot.time(0, 0)
@@ -75,11 +78,11 @@ class Scene:
 
     def passes(self, seconds: float) -> None:
         """Time goes by, with every timer at its time."""
-        timers, end = self.room.supervisor.timers, self.clock.now + seconds
-        while (left := timers.timeout(self.clock.now)) is not None and self.clock.now + left <= end:
-            self.clock.now += left + 1e-9
-            timers.run(self.clock.now)
-        self.clock.now = max(end, self.clock.now)
+        timers, end = self.room.supervisor.timers, self.clock.seconds + seconds
+        while (left := timers.timeout(self.clock.seconds)) is not None and self.clock.seconds + left <= end:
+            self.clock.seconds += left + 1e-9
+            timers.run(self.clock.seconds)
+        self.clock.seconds = max(end, self.clock.seconds)
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def test_a_body_that_begins_at_the_look_is_seen_a_moment_later(scene: Scene) -> 
     scene.passes(0.49)
     scene.begins(0, said=False)
     scene.passes(0.02)
-    scene.hand.slot.time(scene.ids[0], int(scene.clock.now * SECOND))
+    scene.hand.slot.time(scene.ids[0], int(scene.clock.seconds * SECOND))
     scene.passes(0.49)
     assert not scene.asked
     scene.passes(0.02)
@@ -152,10 +155,10 @@ def test_a_stack_is_asked_for_with_a_signal(room: Room) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         hand = Hand(room, room.function(), 3)
-        assert hand.member.adopt(process.pid, 1)
-        Limits.ask_for_stack(hand.member)
+        assert hand.member.adopt(process.pid, 1, Linux())
+        room.supervisor.limits.ask_for_stack(hand.member)
         assert process.wait(20) == -signal.SIGUSR1
-        Limits.ask_for_stack(hand.member)
+        room.supervisor.limits.ask_for_stack(hand.member)
         os.close(hand.member.pidfd)
     finally:
         process.kill()
@@ -212,7 +215,7 @@ def test_a_hung_worker_that_died_meanwhile_is_not_killed_again(
     monkeypatch.setattr(os, "killpg", lambda pid, _signal: killed.append(pid))
     room.supervisor.limits.end_hung(hand.member, "no heartbeat")
     room.supervisor._lost(hand.member, Death(9, 0))
-    clock.now += 2 * DUMP_WAIT
-    room.supervisor.timers.run(clock.now)
+    clock.seconds += 2 * DUMP_WAIT
+    room.supervisor.timers.run(clock.seconds)
     assert not room.supervisor.timers
     assert killed == []

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dq.crew import reaper
 from dq.crew.evidence import Death
+from dq.crew.kernel import Linux
 from dq.crew.members import HOST, Member
 from dq.crew.reaper import GRACE, STARVED, Verdict, Watch, autopsy, reap, running_run
 from dq.executor.failures import Failure
@@ -161,19 +161,19 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 def member_of(process: subprocess.Popen[bytes], room: Room) -> Member:
     member = Hand(room, room.function(), 0).member
-    assert member.adopt(process.pid, 1)
+    assert member.adopt(process.pid, 1, Linux())
     return member
 
 
 def test_reaping(room: Room, process: subprocess.Popen[bytes]) -> None:
     member = member_of(process, room)
-    assert reap(member) is None, "it lives"
+    assert reap(member, Linux()) is None, "it lives"
     process.kill()
-    death = wait_until(lambda: reap(member))
+    death = wait_until(lambda: reap(member, Linux()))
     assert death is not None
     assert os.waitstatus_to_exitcode(death.status) == -signal.SIGKILL
     assert death.rss > 1000
-    assert reap(member) == Death(-1, 0), "somebody else has taken its status"
+    assert reap(member, Linux()) == Death(-1, 0), "somebody else has taken its status"
     os.close(member.pidfd)
     process.returncode = -9
 
@@ -183,37 +183,38 @@ def test_one_that_is_gone_before_it_is_known_is_not_adopted(room: Room, process:
     process.wait()
     member = Hand(room, room.function(), 0).member
     member.pid = 0
-    assert not member.adopt(process.pid, 1)
+    assert not member.adopt(process.pid, 1, Linux())
     assert member.pid == 0
 
 
 class Time:
     def __init__(self) -> None:
-        self.now = 100.0  # seconds
+        self.seconds = 100.0  # seconds
 
     def monotonic(self) -> float:
-        return self.now
+        return self.seconds
+
+    def now(self) -> int:
+        return 0
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
-    clock = Time()
-    monkeypatch.setattr(reaper, "time", clock)
-    return clock
+def clock() -> Time:
+    return Time()
 
 
 def looks(watch: Watch, clock: Time, member: Member, seconds: float) -> list[str]:
     """The supervisor looks at each tick for so many seconds; what it finds."""
     found: list[str] = []
     for _ in range(round(seconds / watch.tick)):
-        clock.now += watch.tick
+        clock.seconds += watch.tick
         found += [why for _, why in watch.hung([member])]
     return found
 
 
 def test_a_beating_heart_is_never_hung(room: Room, clock: Time) -> None:
     hand = Hand(room, room.function(), 0)
-    watch = Watch(SlotReader(room.memory), 2.0)
+    watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())
     for _ in range(30):
         hand.slot.beat()
         assert looks(watch, clock, hand.member, 1.5) == []
@@ -223,7 +224,7 @@ def test_without_a_beat_it_is_stopped_or_makes_no_progress(
     room: Room, clock: Time, process: subprocess.Popen[bytes]
 ) -> None:
     member = member_of(process, room)
-    watch = Watch(SlotReader(room.memory), 2.0)
+    watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())
     assert looks(watch, clock, member, 2.0) == [], "not yet"
     assert looks(watch, clock, member, STARVED) == [], "a busy machine may have had no time for it"
     assert looks(watch, clock, member, 1.5)[-1] == "no heartbeat and no progress for more than 2 s"
@@ -237,7 +238,7 @@ def test_one_that_burns_cpu_is_busy(room: Room, clock: Time) -> None:
     """This process stands in for it: between two looks it works."""
     hand = Hand(room, room.function(), 0)
     hand.member.pid = os.getpid()
-    watch = Watch(SlotReader(room.memory), 2.0)
+    watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())
     for _ in range(40):
         before = time.process_time()
         while time.process_time() < before + 0.03:
@@ -248,8 +249,8 @@ def test_one_that_burns_cpu_is_busy(room: Room, clock: Time) -> None:
 def test_after_a_stop_of_the_supervisor_itself_nobody_is_hung(room: Room, clock: Time) -> None:
     hand = Hand(room, room.function(), 0)
     hand.member.pid = os.getpid()
-    watch = Watch(SlotReader(room.memory), 2.0)
+    watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())
     looks(watch, clock, hand.member, 1.5)
-    clock.now += watch.tick + GRACE + 1
+    clock.seconds += watch.tick + GRACE + 1
     assert watch.hung([hand.member]) == []
     assert looks(watch, clock, hand.member, 1.5) == [], "all are given their time anew"
