@@ -100,17 +100,8 @@ class Supervisor:
         self.schedules = Schedules(self)
         self.publishing = Publishing(self)
         self.effects = Effects(self)
-        self.scheduler.terms = self.terms
-        self.scheduler.queues = self.ledger.queues = self.queues
-        self.scheduler.watch = self.limits.watch
-        self.hosts.results = self.results
         self.clients = Clients(self, self.hosts, self.results)
-        self.committer.overlaps = lambda: self.scheduler.claimed > 0
-        self.scheduler.open_nursery = self.staff.nursery
-        self.staff.hear = self._on_member
-        self.staff.hear_control = self._on_control
-        self.staff.lose = lambda member: self._lost(member, Death(-1, 0))
-        self.staff.refuse = self.clients.refuse
+        self._introduce()
         self.watch = Watch(slots, options.hang, clock, kernel)
         self._memory_kills = MemoryKills()
         self.stopping = ""
@@ -120,6 +111,19 @@ class Supervisor:
         self._stop_at = 0.0
         self._wake: socket.socket | None = None
         self._dense = False
+
+    def _introduce(self) -> None:
+        """Tells the parts about each other that could not be told when they were made."""
+        self.scheduler.terms = self.terms
+        self.scheduler.queues = self.ledger.queues = self.queues
+        self.scheduler.watch = self.limits.watch
+        self.hosts.results = self.results
+        self.committer.overlaps = lambda: self.scheduler.claimed > 0
+        self.scheduler.open_nursery = self.staff.nursery
+        self.staff.hear = self._on_member
+        self.staff.hear_control = self._on_control
+        self.staff.lose = lambda member: self._lost(member, Death(-1, 0))
+        self.staff.refuse = self.clients.refuse
 
     def serve(self, listener: socket.socket) -> int:
         """Works until it is told to stop. Returns the exit code: 0, or 4 when running steps had to be given up."""
