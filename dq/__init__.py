@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # isort: off
-from dq.errors import BadExecutor, BadFork, BadRunId, BadSchedule, Cancelled, CorruptDatabase, DamagedPayload
+from dq.errors import BadExecutor, BadFork, BadName, BadRunId, BadSchedule, Cancelled, CorruptDatabase, DamagedPayload
 from dq.errors import (
     DatabaseInUse,
     DiskFull,
@@ -66,7 +66,7 @@ __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [
-    "BadExecutor", "BadFork", "BadRunId", "BadSchedule", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload",
+    "BadExecutor", "BadFork", "BadName", "BadRunId", "BadSchedule", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload",
     "DatabaseInUse", "DiskFull", "DqError", "EffectFailed", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future",
     "GuardMissing", "MemoryExceeded", "NewerSchema", "NoSuchFolder", "NoSuchLetter", "NoSuchRun", "NoSuchSchedule",
     "NoSuchStep", "NotADatabase", "NotImportable", "NotPicklable", "Queue", "ReadFailed", "ReadOnlyFile", "Run",

@@ -59,6 +59,10 @@ class BadRunId(DqError, ValueError):
     """A run id that is empty, too long, or holds control characters."""
 
 
+class BadName(DqError, ValueError):
+    """The name of a signal, a step or a published value that is empty, too long, or holds control characters."""
+
+
 class RunConflict(DqError):
     """The run id is taken by another workflow or other arguments; the message shows both."""
 

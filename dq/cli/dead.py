@@ -12,6 +12,7 @@ import click
 from dq.cli import spans
 from dq.cli.options import db_option, json_option
 from dq.cli.table import local, render
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.client.engine import Engine
@@ -78,7 +79,7 @@ def show(id: str, db: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**as_dict(letter), "attempt_list": tried}, indent=1))
         return
-    print(sheet(letter, tried))
+    print(safe(sheet(letter, tried)))
 
 
 @command.command("retry")
@@ -124,7 +125,7 @@ def _each(db: str, ids: tuple[str, ...], do: Callable[[Engine, str], str], *, as
     with Engine(db, workers=0) as engine:
         for id in ids:
             told = do(engine, id)
-            print(json.dumps({"id": id, "told": told}) if as_json else told)
+            print(json.dumps({"id": id, "told": told}) if as_json else safe(told))
 
 
 def _is_run(db: str, id: str) -> bool:

@@ -14,6 +14,7 @@ import click
 from dq.cli import exits
 from dq.cli.options import DB
 from dq.errors import DqError
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from click import Command, Context, HelpFormatter
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: DqError, db: str) -> int:
     """Says what went wrong, and what helps. An error that is not dq's own is a bug and keeps its traceback."""
     advice = exits.advise(error)
-    print(f"dq: {error}", file=sys.stderr)
+    print(f"dq: {safe(str(error))}", file=sys.stderr)
     if advice.help:
         print(advice.help.format(db=shlex.quote(db)), file=sys.stderr)
     return advice.code

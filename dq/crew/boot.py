@@ -88,6 +88,7 @@ def prepare(options: Options, launches: Launches) -> tuple[Supervisor, socket.so
     # Before the lock: where there can't be a database, no lock file shall be left either.
     place.check_folder(options.db)
     place.check_file(options.db)
+    place.check_beside(options.db)
     specs = _specs(options)
     sizes = {name: _sizes(spec) for name, spec in specs.items()}
     _check_room(sum(members for members, _, _ in sizes.values()))

@@ -22,7 +22,7 @@ from zlib import crc32
 
 import msgspec
 
-from dq.errors import DamagedPayload, DiskFull
+from dq.errors import DamagedPayload, DiskFull, UnsafePlace
 
 _MAGIC = b"dqb1"
 _ALIGN = 64
@@ -63,6 +63,7 @@ def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview]) ->
 
     Raises:
         DiskFull: There is no room for it.
+        UnsafePlace: A symbolic link stands where its folder should be.
         OSError: It can't be written for another reason. Nothing is left behind either way.
     """
     name = f"{name}-{secrets.token_hex(4)}"
@@ -146,6 +147,12 @@ def _write_all(fd: int, chunk: memoryview) -> None:
 
 
 def _make_folders(folder: str, inner: str) -> None:
+    for path in (folder, inner):
+        if os.path.islink(path):
+            raise UnsafePlace(
+                f"{path} is a symbolic link, and dq follows none: a value would be written to where it points. Look at it "
+                f"with `ls -l {path}`, remove it, and keep the database in a folder that only you can write."
+            )
     if os.path.isdir(inner):
         return
     for path in (folder, inner):

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from dq.errors import NotImportable, NotPicklable
 from dq.executor import current, script
 from dq.executor.frames import Define
+from dq.model.names import NAME_MAX
+from dq.model.screen import safe
 
 MAIN = "__main__"
 # Instances of the script's classes are pickled in workers under the name that the script has there.
@@ -102,6 +104,8 @@ def _importable_name(function: Any, body: Any) -> str:
     module, qualname = getattr(body, "__module__", None), getattr(body, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
         return ""
+    if len(module) + len(qualname) > NAME_MAX or safe(module + qualname) != module + qualname:
+        return ""
     module = MAIN if module == script.NAME else module
     if module == MAIN and not main_script():
         return ""
@@ -115,10 +119,10 @@ def _importable_name(function: Any, body: Any) -> str:
 
 
 def _label(body: Any) -> str:
-    name = getattr(body, "__name__", None) or f"{type(body).__name__} object"
+    name = safe(str(getattr(body, "__name__", None) or f"{type(body).__name__} object"))[:NAME_MAX]
     code = getattr(body, "__code__", None)
     if not isinstance(code, CodeType):
-        return str(name)
+        return name
     return f"{name} at {os.path.basename(code.co_filename)}:{code.co_firstlineno}"
 
 

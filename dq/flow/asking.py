@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dq.errors import Cancelled, DqError, StepCrashed
+from dq.errors import Cancelled, DqError, StepCrashed, StoreError
 from dq.executor.options import CHECKPOINT, PATCHED, SEND_SIGNAL, SLEEP
 from dq.flow import difference
 from dq.flow.awaited import Completion, FlowFuture, Join, Ready
@@ -262,7 +262,7 @@ class Asking:
         id = host.ids.take()
         try:
             payload = host.codec.dumps((args, kwargs), f"a{id}", what="arguments")
-        except OSError as error:
+        except (OSError, StoreError) as error:
             self.block(f"the arguments of step {function.name} can't be written. {error}", error)
         occurrence = scope.counts[function.name] - 1
         expect(id, target, index)

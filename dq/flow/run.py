@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenlet import GreenletExit, greenlet
 
-from dq.errors import Cancelled, RunTimeout
+from dq.errors import Cancelled, RunTimeout, StoreError
 from dq.executor.frames import Block, Finish
 from dq.flow import difference
 from dq.flow.asking import Args, Asking, Kwargs, Restart
@@ -215,7 +215,7 @@ class Run(Asking):
     def _finish(self, result: Any) -> None:
         try:
             payload = self._host.codec.dumps(result, f"r{self.id}")
-        except OSError as error:
+        except (OSError, StoreError) as error:
             self.block(f"the result of the run can't be written. {error}", error)
         self._end(Finish(self.id, RunState.COMPLETED, payload))
 
