@@ -35,7 +35,9 @@ def command() -> None:
 @click.option("--like", metavar="TEXT", help="Only where type, text or traceback hold this.")
 @click.option("--all", "everything", is_flag=True, help="Also what was retried or discarded.")
 @click.option("--group", "grouped", is_flag=True, help="One line for each cause, with how often it has struck.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many lines, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1 << 62), default=50, show_default=True, help="How many lines, newest first."
+)
 @json_option
 def ls(db: str, everything: bool, grouped: bool, limit: int, as_json: bool, **wishes: Any) -> None:
     """List dead letters. Only reads the file; works with or without a supervisor."""

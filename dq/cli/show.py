@@ -22,7 +22,9 @@ _PAGE = 1000
 @click.command("show")
 @click.argument("id")
 @db_option
-@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="How many steps; 0 for all.")
+@click.option(
+    "--limit", type=click.IntRange(0, 1 << 62), default=50, show_default=True, help="How many steps; 0 for all."
+)
 @json_option
 def command(id: str, db: str, limit: int, as_json: bool) -> None:
     """Show one run and its steps; or one step, by its number, with all its attempts.
