@@ -111,6 +111,10 @@ class DamagedPayload(DqError):
     """Recorded bytes do not match their checksum, or their side file is gone."""
 
 
+class SignatureMismatch(DamagedPayload):
+    """Recorded bytes carry no signature of the key that is in use, or one where no key is. They were not unpickled."""
+
+
 class StepError(DqError):
     """A step failed with an exception that can't travel; here are its type, text and traceback."""
 

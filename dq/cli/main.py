@@ -65,8 +65,22 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, epilog=exits.HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dq-durable", prog_name="dq")
-def cli() -> None:
+@click.option(
+    "--signing-key-file",
+    envvar="DQ_SIGNING_KEY_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="Sign and check payloads with the key in FILE, which has the mode 0600.",
+)
+def cli(signing_key_file: str | None) -> None:
     """Durable workflows on one SQLite file: kill any process at any moment, and each run goes on."""
+    if signing_key_file:
+        from dq.executor import signing
+
+        try:
+            signing.use(signing.read_key(signing_key_file))
+        except ValueError as error:
+            raise click.UsageError(f"{signing_key_file}: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

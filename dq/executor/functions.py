@@ -13,7 +13,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from dq.errors import NotImportable, NotPicklable
-from dq.executor import current, script
+from dq.executor import current, script, signing
 from dq.executor.frames import Define
 from dq.model.names import NAME_MAX
 from dq.model.screen import safe
@@ -84,6 +84,11 @@ def define(
     name, code = describe(function)
     mark = digest(name, code, kind, executor, max_crashes, main_script(), options)
     return Define(number, name, kind, mark, code, executor, max_crashes, options)
+
+
+def recorded(name: str, code: bytes) -> Callable[..., Any]:
+    """The same as `resolve` for what comes from the file. Raises NotImportable, SignatureMismatch."""
+    return resolve(name, signing.content(signing.CODE, code, name.encode()) if code else code)
 
 
 def resolve(name: str, code: bytes) -> Callable[..., Any]:

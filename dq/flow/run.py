@@ -188,7 +188,7 @@ class Run(Asking):
         """The code and its arguments. What fails here is the fault of what is on disk, so the run is not over."""
         try:
             body = self._host.workflow(self)
-            args, kwargs = self._host.codec.loads(self._args)
+            args, kwargs = self._host.codec.load_call(self._args)
         except Exception as error:  # noqa: BLE001 -- whatever an import raises
             self.block(f"the run can't begin here. {type(error).__name__}: {error}", error)
         self._args = b""
