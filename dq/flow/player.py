@@ -24,7 +24,6 @@ from dq.model.states import COMPLETED, STATUS, RunState
 if TYPE_CHECKING:
     from dq.executor.codec import Large
     from dq.executor.frames import Assign, Define, Term
-    from dq.executor.signing import Signer
     from dq.flow.home import StepRow
 
 _FIRST = 1 << 62  # ids of steps that are not on record; no file comes so far
@@ -52,8 +51,8 @@ class Delivery(NamedTuple):
 class _DryCodec(Codec):
     """Reads like any codec, and writes no side files."""
 
-    def __init__(self, folder: str | None) -> None:
-        super().__init__(folder)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self._inline = signed.own(None)
         self.restored: list[BaseException] = []  # failures that were read from the record
         self.raised: BaseException | None = None  # what the run has failed with
@@ -73,10 +72,6 @@ class _DryCodec(Codec):
 
 class _DrySignedCodec(_DryCodec, SignedCodec):
     """The same with signatures."""
-
-    def __init__(self, folder: str | None, signer: Signer) -> None:
-        _DryCodec.__init__(self, folder)
-        SignedCodec.__init__(self, folder, signer)
 
 
 class _WatchedJournal(Journal):

@@ -34,6 +34,11 @@ def waits() -> Any:
     return dq.wait_signal("go"), dq.wait_signal("again")
 
 
+@dq.workflow
+def later() -> int:
+    return add.options(delay=3600)(1, 2)
+
+
 def fill(db: str) -> None:
     """A file with a run that has completed, one that has failed, one that waits, a signal, a schedule and a dead letter."""
     with dq.Engine(db, workers=1) as engine:
