@@ -12,7 +12,7 @@ import pytest
 import dq
 from tests.security import unsafeflows
 
-BAD = {
+BAD: dict[str, tuple[Any, str]] = {
     "nul": ("a\0b", "control character"),
     "escape": ("a\x1b[31mb", "control character"),
     "newline": ("a\nb", "control character"),
