@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ _GIVEN = {"sql", "statement", "SQL", "text"}
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dq.Client, list[Any]]]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     db = tmp_path_factory.mktemp("filled") / "F.db"
     unsafeflows.fill(str(db))
-    with dq.Client(db) as client:
-        yield db, client, _content(db)
+    return db, _content(db)
 
 
 def _content(db: Path) -> list[Any]:
@@ -44,17 +42,17 @@ def _content(db: Path) -> list[Any]:
 
 
 def test_every_filter_and_id_of_the_commands(
-    filled: tuple[Path, dq.Client, list[Any]], capsys: pytest.CaptureFixture[str]
+    filled: tuple[Path, list[Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    db, _, before = filled
+    db, before = filled
     for number, word in enumerate(CORPUS):
         lines = [
             ["show", "--", word], ["dead", "ls", "--workflow", word], ["dead", "ls", "--step", word],
             ["dead", "ls", "--since", word], ["dead", "show", "--", word], ["ls", "--limit", word],
         ]  # fmt: skip
-        if number % 9 == 0:  # each of these asks a supervisor, in a process of its own
+        if number == 1:  # each of these asks a supervisor, in a process of its own
             lines += [["schedules", "pause", "--", word], ["queue", "pause", "--", word], ["retry", "--", word]]
-        for line in lines:
+        for line in lines[number % 2 :: 2] if len(lines) == 6 else lines:
             cut = line.index("--") if "--" in line else len(line)
             code = main([*line[:cut], "--db", str(db), *line[cut:]])
             told = capsys.readouterr()
@@ -65,32 +63,36 @@ def test_every_filter_and_id_of_the_commands(
 
 
 def test_a_text_that_is_looked_for_has_no_wildcards(
-    filled: tuple[Path, dq.Client, list[Any]], capsys: pytest.CaptureFixture[str]
+    filled: tuple[Path, list[Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    db, _, _ = filled
+    db, _ = filled
     for word in ("%", "' OR '1'='1", "unsafe%lows", "unsafeflow_", "Value*"):
         assert main(["dead", "ls", "--like", word, "--db", str(db)]) == 0
         assert capsys.readouterr().out == ""
 
 
-def test_every_id_and_name_of_the_api(filled: tuple[Path, dq.Client, list[Any]]) -> None:
-    db, client, before = filled
-    waits = client.get("waits")
-    for word in CORPUS:
-        for ask in (client.get, client.cancel, client.resume, client.retry, client.fork, client.unschedule):
-            with pytest.raises(dq.DqError):
-                ask(word)
-        with pytest.raises(dq.NoSuchRun):
-            client.signal(word, "go")
-        with pytest.raises((dq.BadFork, dq.BadName)):
-            client.fork("done", word)
-        with pytest.raises(ValueError, match=r"is not a valid RunState"):
-            list(client.list(word))
-        with suppress(dq.DqError):
-            client.discard(word)
-        assert waits.published(word, "nothing") == "nothing"
-        assert client.queue(word).info().waiting == 0
+def test_every_id_and_name_of_the_api(filled: tuple[Path, list[Any]]) -> None:
+    db, before = filled
+    with dq.Client(db) as client:
+        for word in CORPUS:
+            _ask_with(client, word)
     assert _content(db) == before
+
+
+def _ask_with(client: dq.Client, word: str) -> None:
+    for ask in (client.get, client.cancel, client.resume, client.retry, client.fork, client.unschedule):
+        with pytest.raises(dq.DqError):
+            ask(word)
+    with pytest.raises(dq.NoSuchRun):
+        client.signal(word, "go")
+    with pytest.raises((dq.BadFork, dq.BadName)):
+        client.fork("done", word)
+    with pytest.raises(ValueError, match=r"is not a valid RunState"):
+        list(client.list(word))
+    with suppress(dq.DqError):
+        client.discard(word)
+    assert client.get("waits").published(word, "nothing") == "nothing"
+    assert client.queue(word).info().waiting == 0
 
 
 def test_an_id_that_looks_like_a_statement_is_an_id(tmp_path: Path) -> None:

@@ -132,9 +132,11 @@ def test_what_was_planted_is_neither_run_nor_read(db: Path, tmp_path: Path) -> N
     with dq.Engine(db, workers=1, signing_key=KEY) as engine:
         with pytest.raises(dq.RunBlocked, match=r"carry no signature.*dq up --until-idle"):
             engine.get("waits").result(20)
-        for ask in (engine.get("all").result, lambda: engine.get("all").published("size")):
-            with pytest.raises(dq.SignatureMismatch, match="carry no signature"):
-                ask()
+        run = engine.get("all")
+        with pytest.raises(dq.SignatureMismatch, match="carry no signature"):
+            run.result()
+        with pytest.raises(dq.SignatureMismatch, match="carry no signature"):
+            run.published("size")
         assert engine.submit(abs, -4).result(30) == 4, "the engine works on"
     assert not marker.exists()
 

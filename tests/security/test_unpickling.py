@@ -17,7 +17,6 @@ from dq.cli.main import main
 from tests.process.crews import rows, serving
 from tests.security import plants, unsafeflows
 from tests.tidy.sources import SHIPPED, files, name, tree
-from tests.waiting import wait_until
 
 # Who may load a pickle: workers and hosts, and whoever has asked for a value. The supervisor imports the codec nowhere.
 LOADERS = {
@@ -124,7 +123,6 @@ def test_the_supervisor_looks_up_no_class(tmp_path: Path) -> None:
         finally:
             os.kill(process.pid, signal.SIGTERM)
             process.wait(30)
-    wait_until(lambda: process.poll() is not None)
     assert seen.read_text().splitlines() == ["len", "len"], "each boot's own try, and nothing else"
 
 
