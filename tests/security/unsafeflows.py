@@ -39,6 +39,16 @@ def later() -> int:
     return add.options(delay=3600)(1, 2)
 
 
+@dq.step
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@dq.workflow
+async def later_on() -> int:
+    return 1 + await double(3)
+
+
 def fill(db: str) -> None:
     """A file with a run that has completed, one that has failed, one that waits, a signal, a schedule and a dead letter."""
     with dq.Engine(db, workers=1) as engine:
