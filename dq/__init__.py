@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # isort: off
-from dq.errors import BadExecutor, BadFork, BadRunId, BadSchedule, Cancelled, CorruptDatabase, DamagedPayload
+from dq.errors import BadExecutor, BadFork, BadName, BadRunId, BadSchedule, Cancelled, CorruptDatabase, DamagedPayload
 from dq.errors import (
     DatabaseInUse,
     DiskFull,
@@ -42,7 +42,15 @@ from dq.errors import (
     RunEnded,
     RunTimeout,
 )
-from dq.errors import ScheduleConflict, SignalTimeout, StepCrashed, StepError, StepTimeout, StoreError
+from dq.errors import (
+    ScheduleConflict,
+    SignalTimeout,
+    SignatureMismatch,
+    StepCrashed,
+    StepError,
+    StepTimeout,
+    StoreError,
+)
 from dq.errors import SupervisorLost, UnsafePlace
 from dq.flow.context import current, now, progress, random, uuid4
 from dq.flow.decorators import Step, Workflow, step, workflow
@@ -66,11 +74,11 @@ __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [
-    "BadExecutor", "BadFork", "BadRunId", "BadSchedule", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload",
+    "BadExecutor", "BadFork", "BadName", "BadRunId", "BadSchedule", "Cancelled", "Client", "CorruptDatabase", "DamagedPayload",
     "DatabaseInUse", "DiskFull", "DqError", "EffectFailed", "Engine", "Executor", "Fenced", "ForeignDatabase", "Future",
     "GuardMissing", "MemoryExceeded", "NewerSchema", "NoSuchFolder", "NoSuchLetter", "NoSuchRun", "NoSuchSchedule",
     "NoSuchStep", "NotADatabase", "NotImportable", "NotPicklable", "Queue", "ReadFailed", "ReadOnlyFile", "Run",
-    "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "Schedule", "ScheduleConflict", "SignalTimeout", "Step",
+    "RunBlocked", "RunConflict", "RunEnded", "RunTimeout", "Schedule", "ScheduleConflict", "SignalTimeout", "SignatureMismatch", "Step",
     "StepCrashed", "StepError", "StepTimeout", "StoreError", "SupervisorLost", "UnsafePlace", "Workflow", "__version__",
     "as_completed", "checkpoint", "compensate", "current", "enqueue", "gather", "now", "patched", "progress", "publish",
     "random", "read", "schedule", "signal", "sleep", "step", "uuid4", "wait", "wait_signal", "workflow", "write",

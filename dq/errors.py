@@ -59,6 +59,10 @@ class BadRunId(DqError, ValueError):
     """A run id that is empty, too long, or holds control characters."""
 
 
+class BadName(DqError, ValueError):
+    """The name of a signal, a step or a published value that is empty, too long, or holds control characters."""
+
+
 class RunConflict(DqError):
     """The run id is taken by another workflow or other arguments; the message shows both."""
 
@@ -105,6 +109,10 @@ class GuardMissing(DqError, RuntimeError):
 
 class DamagedPayload(DqError):
     """Recorded bytes do not match their checksum, or their side file is gone."""
+
+
+class SignatureMismatch(DamagedPayload):
+    """Recorded bytes carry no signature of the key that is in use, or one where no key is. They were not unpickled."""
 
 
 class StepError(DqError):

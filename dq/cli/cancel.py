@@ -7,6 +7,7 @@ import json
 import click
 
 from dq.cli.options import db_option, json_option
+from dq.model.screen import safe
 
 
 @click.command("cancel")
@@ -28,4 +29,4 @@ def command(id: str, now: bool, db: str, as_json: bool) -> None:
 
     with Engine(db, workers=0) as engine:
         told = engine.cancel(id, now=now)
-    print(json.dumps({"id": id, "done": told}) if as_json else told)
+    print(json.dumps({"id": id, "done": told}) if as_json else safe(told))

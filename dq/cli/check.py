@@ -12,6 +12,7 @@ import click
 
 from dq.cli import exits
 from dq.cli.options import db_option, json_option
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.client.recording import Recording
@@ -90,15 +91,15 @@ def _meant(targets: tuple[str, ...], runs: list[Recording]) -> list[Recording]:
 
 def _show(recording: Recording, told: Told) -> None:
     """A run that breaks with its reason, one that goes on with what should be known."""
-    head = f"{recording.name}  ({recording.define.name})"
+    head = safe(f"{recording.name}  ({recording.define.name})")
     if told.breaks:
-        print(f"BREAKS  {head}: {_outcome(told)}")
-        print(textwrap.indent(told.reason, "    "))
+        print(f"BREAKS  {head}: {safe(_outcome(told))}")
+        print(textwrap.indent(safe(told.reason), "    "))
     else:
         blocked = "; it is blocked now, and `dq resume` lets it go on" if recording.state == "blocked" else ""
-        print(f"ok      {head}: {_outcome(told)}{blocked}")
+        print(f"ok      {head}: {safe(_outcome(told))}{blocked}")
     for note in told.notes:
-        print(f"    note: {note}")
+        print(f"    note: {safe(note)}")
     sys.stdout.flush()
 
 

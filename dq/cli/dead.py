@@ -12,6 +12,7 @@ import click
 from dq.cli import spans
 from dq.cli.options import db_option, json_option
 from dq.cli.table import local, render
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.client.engine import Engine
@@ -34,7 +35,9 @@ def command() -> None:
 @click.option("--like", metavar="TEXT", help="Only where type, text or traceback hold this.")
 @click.option("--all", "everything", is_flag=True, help="Also what was retried or discarded.")
 @click.option("--group", "grouped", is_flag=True, help="One line for each cause, with how often it has struck.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many lines, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1 << 62), default=50, show_default=True, help="How many lines, newest first."
+)
 @json_option
 def ls(db: str, everything: bool, grouped: bool, limit: int, as_json: bool, **wishes: Any) -> None:
     """List dead letters. Only reads the file; works with or without a supervisor."""
@@ -78,7 +81,7 @@ def show(id: str, db: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**as_dict(letter), "attempt_list": tried}, indent=1))
         return
-    print(sheet(letter, tried))
+    print(safe(sheet(letter, tried)))
 
 
 @command.command("retry")
@@ -124,7 +127,7 @@ def _each(db: str, ids: tuple[str, ...], do: Callable[[Engine, str], str], *, as
     with Engine(db, workers=0) as engine:
         for id in ids:
             told = do(engine, id)
-            print(json.dumps({"id": id, "told": told}) if as_json else told)
+            print(json.dumps({"id": id, "told": told}) if as_json else safe(told))
 
 
 def _is_run(db: str, id: str) -> bool:

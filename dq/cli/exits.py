@@ -48,6 +48,8 @@ _TABLE: list[tuple[type[BaseException], Advice]] = [
     (errors.BadExecutor, Advice(USAGE, "What is installed: `dq executors`.")),
     (errors.SupervisorLost, Advice(FAILED, "What was acknowledged is kept. The same command again goes on.")),
     (errors.BadRunId, Advice(USAGE, "")),
+    (errors.SignatureMismatch, Advice(FILE, "")),
+    (errors.BadName, Advice(USAGE, "")),
     (errors.GuardMissing, Advice(USAGE, "")),
     (errors.NotPicklable, Advice(USAGE, "")),
     (errors.NotImportable, Advice(USAGE, "")),

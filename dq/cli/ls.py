@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @db_option
 @click.option("--all", "everything", is_flag=True, help="Without a limit.")
 @click.option("--open", "unfinished", is_flag=True, help="Only runs that are running or blocked.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many, newest first.")
+@click.option("--limit", type=click.IntRange(1, 1 << 62), default=50, show_default=True, help="How many, newest first.")
 @json_option
 def command(db: str, everything: bool, unfinished: bool, limit: int, as_json: bool) -> None:
     """List runs, newest first. Only reads the file; works with or without a supervisor."""

@@ -14,6 +14,7 @@ import click
 from dq.cli import exits
 from dq.cli.options import DB
 from dq.errors import DqError
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from click import Command, Context, HelpFormatter
@@ -64,8 +65,22 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, epilog=exits.HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dq-durable", prog_name="dq")
-def cli() -> None:
+@click.option(
+    "--signing-key-file",
+    envvar="DQ_SIGNING_KEY_FILE",
+    show_envvar=True,
+    metavar="FILE",
+    help="Sign and check payloads with the key in FILE, which has the mode 0600.",
+)
+def cli(signing_key_file: str | None) -> None:
     """Durable workflows on one SQLite file: kill any process at any moment, and each run goes on."""
+    if signing_key_file:
+        from dq.executor import signing
+
+        try:
+            signing.use(signing.read_key(signing_key_file))
+        except ValueError as error:
+            raise click.UsageError(f"{signing_key_file}: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: DqError, db: str) -> int:
     """Says what went wrong, and what helps. An error that is not dq's own is a bug and keeps its traceback."""
     advice = exits.advise(error)
-    print(f"dq: {error}", file=sys.stderr)
+    print(f"dq: {safe(str(error))}", file=sys.stderr)
     if advice.help:
         print(advice.help.format(db=shlex.quote(db)), file=sys.stderr)
     return advice.code

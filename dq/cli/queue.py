@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dq.cli.options import db_option, json_option
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.client.queues import QueueHandle
@@ -77,7 +78,7 @@ def _change(name: str, db: str, as_json: bool, change: Callable[[QueueHandle], s
             told = change(engine.queue(name))
     except ValueError as error:
         raise click.UsageError(f"{error}.") from error
-    print(json.dumps({"queue": name, "done": told}) if as_json else told)
+    print(json.dumps({"queue": name, "done": told}) if as_json else safe(told))
 
 
 def _number(word: str, text: str) -> int | None:

@@ -13,6 +13,7 @@ import click
 
 from dq.cli import exits
 from dq.cli.options import db_option, json_option
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,22 +117,22 @@ def _break_at(code: CodeType) -> None:
 
 
 def _print_delivery(delivery: Delivery) -> None:
-    print(f"{delivery.seq:>6}  {delivery.call} -> {delivery.came}", flush=True)
+    print(safe(f"{delivery.seq:>6}  {delivery.call} -> {delivery.came}"), flush=True)
 
 
 def _print_end(recording: Recording, verdict: Verdict) -> None:
     match verdict.outcome:
         case "finished":
-            print(f"{recording.name} completed: {verdict.result!r}")
+            print(safe(f"{recording.name} completed: {verdict.result!r}"))
         case "failed":
-            print(f"{recording.name} {verdict.state}:\n{verdict.reason}")
+            print(safe(f"{recording.name} {verdict.state}:\n{verdict.reason}"))
         case "blocked":
-            print(f"{recording.name} is blocked. {verdict.reason}")
+            print(safe(f"{recording.name} is blocked. {verdict.reason}"))
         case _:
-            print(f"{recording.name} waits for what is not on record:")
-            print("".join(f"    {spot}\n" for spot in verdict.waits_for), end="")
+            print(safe(f"{recording.name} waits for what is not on record:"))
+            print(safe("".join(f"    {spot}\n" for spot in verdict.waits_for)), end="")
     for note in verdict.notes():
-        print(f"note: {note}")
+        print(f"note: {safe(note)}")
     if verdict.same is not None:
         print("as on record" if verdict.same else f"on record it has {recording.state} with something else")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dq.cli.options import db_option, json_option
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.client.engine import Engine
@@ -36,7 +37,7 @@ def command(id: str, db: str, as_json: bool) -> None:
     with Engine(db, workers=0) as engine:
         if id.isdecimal() and not _is_run(engine, id):
             told = engine.release(int(id))
-            print(json.dumps({"step": int(id), "done": told}) if as_json else told)
+            print(json.dumps({"step": int(id), "done": told}) if as_json else safe(told))
             return
         run = engine.retry(id)
     print(json.dumps({"id": run.id, "forked_from": id}) if as_json else run.id)

@@ -19,6 +19,7 @@ from dq.cli.options import (
     workers_option,
 )
 from dq.errors import RunBlocked, StoreError
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.cli.progress import Meter
@@ -113,7 +114,7 @@ def _print_failure(error: Exception) -> None:
     from dq.executor.failures import RemoteTraceback
 
     there = error.__cause__.text if isinstance(error.__cause__, RemoteTraceback) else ""
-    print(there.rstrip() or "".join(traceback.format_exception_only(error)).rstrip(), file=sys.stderr)
+    print(safe(there.rstrip() or "".join(traceback.format_exception_only(error)).rstrip()), file=sys.stderr)
 
 
 def _say_how_to_go_on(target: str, arguments: tuple[str, ...], db: str, id: str) -> None:

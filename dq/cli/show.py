@@ -11,6 +11,7 @@ from dq.cli import ls
 from dq.cli.options import db_option, json_option
 from dq.cli.table import iso, local, render, span
 from dq.errors import NoSuchRun
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.store.reader import AttemptLine, Reader, RunLine, StepLine
@@ -21,7 +22,9 @@ _PAGE = 1000
 @click.command("show")
 @click.argument("id")
 @db_option
-@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="How many steps; 0 for all.")
+@click.option(
+    "--limit", type=click.IntRange(0, 1 << 62), default=50, show_default=True, help="How many steps; 0 for all."
+)
 @json_option
 def command(id: str, db: str, limit: int, as_json: bool) -> None:
     """Show one run and its steps; or one step, by its number, with all its attempts.
@@ -51,21 +54,21 @@ def _show_run(reader: Reader, run: RunLine, limit: int, *, as_json: bool) -> Non
         shown = {**ls.as_dict(run), **told, "step_list": [_step_dict(step) for step in steps]}
         print(json.dumps(shown, indent=1))
         return
-    print(f"run        {run.name}\nworkflow   {run.workflow}\nstate      {run.state}")
+    print(f"run        {safe(run.name)}\nworkflow   {safe(str(run.workflow))}\nstate      {run.state}")
     print(f"steps      {run.done} of {run.steps} asked for so far are done")
     took = span(run.created_at, run.ended_at)
     print(f"started    {local(run.created_at)}{f', took {took}' if took else ''}")
     if forked_from:
-        print(f"forked     from {forked_from}")
+        print(f"forked     from {safe(forked_from)}")
     if run.reason:
-        print(f"reason     {run.reason}")
+        print(f"reason     {safe(run.reason)}")
     if steps:
         heads = ["step", "name", "state", "attempt", "pid", "began", "took"]
         print("\n" + render(heads, [_step_row(step) for step in steps]))
     if run.steps > len(steps):
         print(f"... and {run.steps - len(steps)} more; --limit 0 shows all")
     if error:
-        print("\n" + (error["traceback"].rstrip() or f"{error['type']}: {error['text']}"))
+        print("\n" + safe(error["traceback"].rstrip() or f"{error['type']}: {error['text']}"))
 
 
 def _original(reader: Reader, run: RunLine) -> str | None:
@@ -104,13 +107,15 @@ def _show_step(reader: Reader, step: StepLine, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**_step_dict(step), "attempts": [_attempt_dict(one) for one in attempts]}, indent=1))
         return
-    print(f"step       {step.id} {step.name}\nrun        {step.run or '(submitted alone)'}\nstate      {step.state}")
+    print(
+        safe(f"step       {step.id} {step.name}\nrun        {step.run or '(submitted alone)'}\nstate      {step.state}")
+    )
     if attempts:
         heads = ["attempt", "outcome", "pid", "epoch", "ended", "cause"]
         print("\n" + render(heads, [_attempt_row(one) for one in attempts]))
     for one in attempts:
         if one.cause and "\n" in one.cause:
-            print(f"\nattempt {one.attempt}:\n{one.cause}")
+            print(safe(f"\nattempt {one.attempt}:\n{one.cause}"))
 
 
 def _step_row(step: StepLine) -> list[object]:

@@ -68,6 +68,7 @@ def command(
     """
     from dq.cli.keeper import Keeper
     from dq.client.launcher import Launcher, Options
+    from dq.executor import signing
 
     options = Options(
         workers, parse_executors(executors), start_method, hang, grace, False, recycle_after, recycle_rss, keep or 0.0
@@ -78,7 +79,9 @@ def command(
 
     if target is not None:
         _register(target, db, say)
-    code = Keeper(Launcher(db, options), say).keep(_Idle(db) if until_idle else None)
+    launcher = Launcher(db, options)
+    launcher.signer = signing.own()
+    code = Keeper(launcher, say).keep(_Idle(db) if until_idle else None)
     blocked = _count_blocked(db)
     if as_json:
         print(json.dumps({"db": db, "drained": code == 0, "blocked": blocked}))

@@ -15,11 +15,12 @@ class Client(Engine):
 
     Args:
         path: The database file; it is made if there is none, its folder is not.
+        signing_key: As for Engine.
 
     Example:
         with dq.Client("movie.db") as client:
             client.signal("movie-1", "approve", {"by": "Ada"})
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path, workers=0)
+    def __init__(self, path: str | os.PathLike[str], *, signing_key: bytes | os.PathLike[str] | None = None) -> None:
+        super().__init__(path, workers=0, signing_key=signing_key)

@@ -28,7 +28,7 @@ from dq.client.pump import Pump, Row
 from dq.client.steps import Ordered, StepFuture
 from dq.client.table import Table
 from dq.errors import DqError
-from dq.executor.codec import Codec, pack
+from dq.executor.codec import Codec
 from dq.executor.frames import VERSION, Bye, Cancel, Census, Context, Crew, Flush, Hello, Lease, Message, Term, Watch
 from dq.model.payload import HEAD, INLINE_MAX, PICKLE
 
@@ -65,7 +65,7 @@ class Connection:
     def __init__(self, launcher: Launcher, codec: Codec, context: Context) -> None:
         """Connects, and starts a supervisor if there is none. Raises StoreError, SupervisorLost."""
         self.codec = codec
-        self.table = Table()
+        self.table = Table(codec.introduce)
         self.rows: deque[Row] = deque()
         self.terms: dict[int, Term] = {}
         self.asks: deque[Ask | Message] = deque()
@@ -82,7 +82,7 @@ class Connection:
         self._closing = threading.Lock()
         self._launcher = launcher
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        hello = Hello(VERSION, self._pid, secrets.token_bytes(16), context, launcher.works)
+        hello = Hello(VERSION, self._pid, secrets.token_bytes(16), context, launcher.works, codec.mark)
         self._pump = Pump(self, launcher, hello, self._wake_fd)
         self._pump.open()
         self._thread = threading.Thread(target=self._pump.run, name="dq-client", daemon=True)
@@ -145,7 +145,7 @@ class Connection:
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], id: int) -> bytes:
         """The payload of a call's arguments. Raises NotPicklable, OSError."""
-        packed = pack((args, kwargs), "arguments")
+        packed = self.codec.pack((args, kwargs), "arguments")
         return packed if isinstance(packed, bytes) else self.codec.place(packed, f"a{id}")
 
     def next_id(self) -> int:

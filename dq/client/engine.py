@@ -8,9 +8,8 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
-from dq.client import ending, ids, listing, origin, starting, steering
+from dq.client import ending, ids, listing, signed, starting, steering
 from dq.client.census import Crew, Member
-from dq.client.connection import Connection
 from dq.client.launcher import Launcher, Options
 from dq.client.letters import Letters
 from dq.client.queues import Queues
@@ -21,8 +20,7 @@ from dq.client.tables import Tables
 from dq.client.timetable import Timetable
 from dq.client.upkeep import Upkeep, kept
 from dq.errors import GuardMissing
-from dq.executor import current
-from dq.executor.codec import Codec
+from dq.executor import current, signing
 from dq.flow.decorators import Step, Workflow
 from dq.model.states import RunState
 
@@ -54,9 +52,12 @@ class Engine(Letters, Queues, Starting, Tables, Timetable, Upkeep):
         recycle_steps: A worker process is replaced after so many steps; None for never.
         recycle_rss: The same for bytes that it has in memory.
         keep: How long what has ended stays on record, as with `gc`; None for ever. Looked after hourly.
+        signing_key: Signs every payload, and has every payload checked before it is unpickled: 32 bytes or more, or a
+            pathlib.Path of a file of mode 0600 that holds them. See docs/security.md.
 
     Raises:
         StoreError: The file can't be used; the subclass and the message say why.
+        SignatureMismatch: The supervisor has another signing key, or others can read the file with the key.
         SupervisorLost: The supervisor ended before it was ready.
         BadExecutor: An executor of that spec does not exist or does not load.
         GuardMissing: The script opens the engine outside of `if __name__ == "__main__":`.
@@ -79,6 +80,7 @@ class Engine(Letters, Queues, Starting, Tables, Timetable, Upkeep):
         recycle_steps: int | None = None,
         recycle_rss: int | None = None,
         keep: timedelta | None = None,
+        signing_key: bytes | os.PathLike[str] | None = None,
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))
         _check_guard()
@@ -89,7 +91,9 @@ class Engine(Letters, Queues, Starting, Tables, Timetable, Upkeep):
             recycle_steps=recycle_steps or 0, recycle_rss=recycle_rss or 0,
             keep=kept(keep),
         )  # fmt: skip
-        self._line = Connection(Launcher(self.path, options), Codec(self.path + ".blobs"), origin.here())
+        launcher = Launcher(self.path, options)
+        launcher.signer = signing.chosen(signing_key)
+        self._line = signed.connect(launcher)
         ending.watch(self._line)
         weakref.finalize(self, self._line.leave).atexit = False
 

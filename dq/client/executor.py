@@ -31,7 +31,7 @@ class Executor(concurrent.futures.Executor):
     Args:
         path: The database file; it is made if there is none.
         max_workers: How many worker processes; None for one a core.
-        options: As for Engine: executors, start_method, hang, grace.
+        options: As for Engine: executors, start_method, hang, grace, signing_key.
 
     Raises:
         StoreError: The file can't be used; the subclass and the message say why.

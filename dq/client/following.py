@@ -46,5 +46,5 @@ def follow(line: Connection, run: int) -> Iterator[Event]:
 
 
 def _event(line: Connection, row: tuple[int, str, bytes, int]) -> Event:
-    args, _ = line.codec.loads(row[2])
+    args, _ = line.codec.load_call(row[2])
     return Event(row[1], args[1], datetime.fromtimestamp(row[3] / 1_000_000, UTC))

@@ -10,9 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from dq import errors
 from dq.client.sock import dial
+
+if TYPE_CHECKING:
+    from dq.executor.signing import Signer
 
 PATIENCE = 15.0  # seconds for another supervisor, that starts or drains, to listen or to be gone
 _POLL = 0.02  # seconds between two attempts to connect
@@ -74,12 +78,14 @@ class Launcher:
 
     Attributes:
         started: The pid of the supervisor that was started last, whether it still runs or not.
+        signer: The signing key that a supervisor is given, through a pipe; None for none.
     """
 
     def __init__(self, db: str, options: Options | None) -> None:
         self.db = os.path.abspath(db)
         self.started = 0
         self._options = options
+        self.signer: Signer | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -136,7 +142,7 @@ class Launcher:
         if self._options is None:
             raise errors.SupervisorLost(f"no supervisor works on {self.db}; start one with `dq up --db {self.db}`")
         self.release()
-        child, pipe = _spawn(self.db, self._options)
+        child, pipe = _spawn(self.db, self._options, self.signer)
         self._child = child
         self.started = child.pid
         try:
@@ -177,21 +183,34 @@ class Launcher:
         self._child = None
 
 
-def _spawn(db: str, options: Options) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(db: str, options: Options, signer: Signer | None) -> tuple[subprocess.Popen[bytes], int]:
     """The new process and the fd on which it tells that it is ready.
 
     -P keeps a module of the working folder from taking the place of one that the supervisor needs.
     """
     reader, writer = os.pipe()
     command = [sys.executable, "-P", "-m", "dq.crew", "--db", db, *options.words(), "--ready-fd", str(writer)]
+    fds = [writer]
+    if signer is not None:
+        fds.append(_hand_over(signer))
+        command += ["--key-fd", str(fds[1])]
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(writer,), start_new_session=True)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True)
     except BaseException:
         os.close(reader)
         raise
     finally:
-        os.close(writer)
+        for fd in fds:
+            os.close(fd)
     return child, reader
+
+
+def _hand_over(signer: Signer) -> int:
+    """The end of a pipe that holds the key: what stands in arguments or in the environment, others can read."""
+    reader, writer = os.pipe()
+    with open(writer, "wb") as pipe:
+        pipe.write(signer.reveal())
+    return reader
 
 
 def _read(line: bytes, db: str) -> errors.DqError | None:

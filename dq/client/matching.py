@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dq.executor.functions import MAIN
 from dq.flow import registry
+from dq.model.payload import SIGNATURE, SIGNED
 
 if TYPE_CHECKING:
     from dq.client.recording import Recording
@@ -45,7 +46,11 @@ def _code(recording: Recording) -> str:
     if not define.code:
         return define.name
     if registry.is_reference(define.code):  # it is looked at, and not loaded
-        texts = (text for _, text, _ in pickletools.genops(define.code) if isinstance(text, str))
+        texts = (
+            text
+            for _, text, _ in pickletools.genops(define.code[SIGNATURE if define.code[:1] == SIGNED else 0 :])
+            if isinstance(text, str)
+        )
         return next((text for text in texts if ":" in text), define.name)
     return ":" + define.name.partition(" at ")[0]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dq.executor import signing
 from dq.executor.frames import VERSION, Assign, Hello, History
 from dq.executor.link import Closed, Link
 from dq.flow.stage import Told
@@ -58,8 +59,10 @@ class Stage:
 
     def _begin(self, context: Context) -> str:
         self._sock.settimeout(START_MAX)
+        signer = signing.own()
+        key = signer.reveal() if signer is not None else b""
         with contextlib.suppress(Closed):
-            self._link.send(Hello(VERSION, os.getpid(), self._shelf.salt.encode(), context))
+            self._link.send(Hello(VERSION, os.getpid(), self._shelf.salt.encode(), context, key=key))
         told = self._hear()
         if told is None:
             return f"its code can't be imported: {self._ending()}"

@@ -46,7 +46,7 @@ class Tape:
 
     def resolve(self) -> Callable[..., Any]:
         """The workflow's function. Raises NotImportable."""
-        return functions.resolve(self.recording.define.name, self.recording.define.code)
+        return functions.recorded(self.recording.define.name, self.recording.define.code)
 
     def play(self, find: Callable[[], Callable[..., Any]], hear: Callable[[Delivery], None] | None = None) -> Verdict:
         """Runs the workflow's function from the record.

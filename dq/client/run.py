@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from dq.client import following, steering
 from dq.errors import Cancelled, DqError, NoSuchRun, RunBlocked
 from dq.executor.frames import Ended, Find, Record
+from dq.model import names
 from dq.model.states import RUN_FINAL, RunState
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Run(Generic[R_co]):
 
     def published(self, key: str, default: Any = None) -> Any:
         """The latest value that the workflow has published under a key with `dq.publish`, `default` where there is none."""
-        return following.published(self._line, self._number, key, default)
+        return following.published(self._line, self._number, names.checked("a published value's key", key), default)
 
     def follow(self) -> Iterator[following.Event]:
         """All that the workflow publishes, in order and from the first on, until the run ends.

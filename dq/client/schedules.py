@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from dq.client import ids
 from dq.client.run import Run, find
 from dq.errors import BadSchedule, NoSuchSchedule
-from dq.executor.codec import pack
 from dq.executor.frames import Book, Done, ListPlans, Plan, Plans, Replan, Trigger
 from dq.flow.decorators import Workflow
 from dq.flow.fingerprint import fingerprint
@@ -118,7 +117,7 @@ def book(line: Connection, workflow: object, asked: Asked, kwargs: dict[str, Any
     id = ids.checked(mark.id)
     if len(id) > _ID_MAX:
         raise BadSchedule(f"a schedule's id may have {_ID_MAX} characters; this one has {len(id)}: {id[:40]!r}...")
-    payload = pack((mark.args, kwargs), "arguments")
+    payload = line.codec.pack((mark.args, kwargs), "arguments")
     if not isinstance(payload, bytes):  # all runs would share a side file, which goes with the first of them
         raise BadSchedule(
             "the arguments of a schedule have more than 256 KiB. Keep them in a file, and give the schedule its path"

@@ -103,7 +103,7 @@ class Starting:
 
 def _show_clash(line: Connection, asked: Asked, clash: Clash) -> str:
     try:
-        recorded = _show(*line.codec.loads(clash.args))
+        recorded = _show(*line.codec.load_call(clash.args))
     except Exception as error:  # noqa: BLE001 -- what can't be read any more is told as such
         recorded = f"(arguments that can't be read here: {type(error).__name__}: {error})"
     return (

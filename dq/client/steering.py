@@ -9,13 +9,16 @@ from msgspec import structs
 from dq.client import ids
 from dq.executor.frames import CancelRun, Done, ForkRun, Release, Resume, Signal
 from dq.flow.fingerprint import fingerprint
+from dq.model import names
 
 if TYPE_CHECKING:
     from dq.client.connection import Connection
 
 
 def signal(line: Connection, run: str, name: str, payload: Any) -> None:
-    """Sends a signal, and returns when it is on disk. Raises BadRunId, NoSuchRun, RunEnded, NotPicklable."""
+    """Sends a signal, and returns when it is on disk. Raises BadName, BadRunId, NoSuchRun, RunEnded, NotPicklable."""
+    names.checked("a signal's name", name)
+    ids.checked(run)
     number = line.next_id()
     data = line.codec.dumps(payload, f"g{number}", what="signal")
     line.ask(lambda ticket: Signal(ticket, number, ids.checked(run), name, data))
@@ -42,6 +45,8 @@ def fork(
     *, retry: bool = False,
 ) -> str:  # fmt: skip
     """Makes a run of another one; returns its id. Raises BadRunId, NoSuchRun, RunConflict, BadFork, NotPicklable."""
+    if step:
+        names.checked("a step's name", step)
     number = line.next_id()
     chosen = ids.checked(name) if name is not None else ""
     args, mark = b"", b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -28,7 +29,9 @@ class Table:
         frames: The Define frames; that of function N stands at N - 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, introduce: Callable[[Define], Define] = lambda define: define) -> None:
+        """`introduce` gives functions their last touch before they are on record."""
+        self._introduce = introduce
         self._lock = threading.Lock()
         self._numbers: dict[bytes, int] = {}
         self.cache: dict[Any, int] = {}
@@ -56,7 +59,7 @@ class Table:
                 known = None
             if known is not None:
                 return known
-        message = _describe(function, kind)
+        message = self._introduce(_describe(function, kind))
         with self._lock:
             number = self._numbers.get(message.digest)
             if number is None:

@@ -23,7 +23,7 @@ from dq.crew.options import Options
 from dq.crew.ownership import Ownership, boot_id
 from dq.crew.recovery import recover
 from dq.crew.supervisor import Supervisor
-from dq.executor import discovery
+from dq.executor import discovery, signing
 from dq.executor.contract import Capability
 from dq.executor.slots import SLOTS, SlotReader, open_slots
 from dq.model.clock import SystemClock
@@ -49,7 +49,11 @@ def parse(arguments: list[str]) -> tuple[Options, int]:
     parser.add_argument("--recycle-rss", type=int, default=0, metavar="BYTES")
     parser.add_argument("--keep", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--ready-fd", type=int, default=-1)
+    parser.add_argument("--key-fd", type=int, default=-1)
     chosen = parser.parse_args(arguments)
+    if chosen.key_fd >= 0:
+        with open(chosen.key_fd, "rb") as pipe:
+            signing.use(pipe.read(signing.KEY_MAX))
     executors = dict(item.partition("=")[::2] for item in chosen.executor)
     options = Options(
         os.path.abspath(chosen.db), chosen.workers, executors, chosen.start_method, chosen.hang, chosen.grace,
@@ -89,6 +93,7 @@ def prepare(options: Options, launches: Launches) -> tuple[Supervisor, socket.so
     # Before the lock: where there can't be a database, no lock file shall be left either.
     place.check_folder(options.db)
     place.check_file(options.db)
+    place.check_beside(options.db)
     specs = _specs(options)
     sizes = {name: _sizes(spec) for name, spec in specs.items()}
     _check_room(sum(members for members, _, _ in sizes.values()))

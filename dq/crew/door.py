@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dq.crew.peer import Peer
-from dq.executor import frames
+from dq.executor import frames, signing
 from dq.executor.frames import BadFrame
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class Door:
             peer.send(frames.Refused(0, "DqError", text))
             peer.closed = True
             return
+        if message.mark != signing.mark():
+            peer.send(frames.Refused(0, "SignatureMismatch", _other_key(self._sup.pid, message.mark)))
+            peer.closed = True
+            return
         self._strangers.discard(peer)
         peer.limit = frames.FRAME_MAX
         self._clients.welcome(peer, message)
@@ -89,6 +93,16 @@ class Door:
     def nobody_came(self) -> None:
         if not self._clients.seen:
             self._sup.stop("nobody has connected", now=True)
+
+
+def _other_key(pid: int, theirs: bytes) -> str:
+    mine = "a signing key" if signing.mark() else "no signing key"
+    yours = f"{'another one' if signing.mark() else 'one'}" if theirs else "none"
+    return (
+        f"this supervisor (pid {pid}) works with {mine}, and you have {yours}: what you hand over would be refused by its "
+        "workers. Nothing was done. Use the same key on both sides (dq.Engine(path, signing_key=...), "
+        f"`dq --signing-key-file FILE ...`), or stop it with `kill {pid}` and start one with yours."
+    )
 
 
 def same_user(sock: socket.socket) -> bool:

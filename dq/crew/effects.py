@@ -18,7 +18,7 @@ from dq.crew.claims import Batch, Row
 from dq.crew.ledger import Tried
 from dq.crew.results import failure
 from dq.crew.targets import unfinished
-from dq.executor import frames
+from dq.executor import frames, signing
 from dq.executor.frames import BadFrame, Define
 from dq.executor.options import SUPERVISOR
 from dq.model.payload import PICKLE, seal
@@ -136,15 +136,15 @@ class Effects:
     def _record(self, client: Client, message: frames.Execute) -> None:
         group, now = self._committer.group, self._sup.clock.now()
         function = self._ledger.function(_EXECUTE, client.context)
-        payload = _seal(self._sup.store.guard.changed)
-        args = _seal(((message.sql, message.params), {}))
+        payload = _seal(self._sup.store.guard.changed, signing.VALUE)
+        args = _seal(((message.sql, message.params), {}), signing.ARGUMENTS)
         group.steps.append((message.id, function.id, args, now))
         group.results.append((message.id, None, STATUS[COMPLETED], 0, 0, 0, now, now, payload))
         self._sup.clients.answer(client, frames.Done(message.ticket, payload.hex()))
 
 
-def _seal(value: Any) -> bytes:
-    return seal(PICKLE, pickle.dumps(value, 5))
+def _seal(value: Any, kind: bytes) -> bytes:
+    return signing.sealed(kind, seal(PICKLE, pickle.dumps(value, 5)))
 
 
 def _check(message: frames.Effects) -> None:

@@ -71,7 +71,7 @@ def hold(folder: str, mode: int = fcntl.LOCK_SH) -> int:
     Raises BlockingIOError where LOCK_NB is in `mode` and somebody else has it.
     """
     try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return -1
     try:

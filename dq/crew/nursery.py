@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dq.crew.peer import Peer
+from dq.executor import signing
 from dq.executor.frames import VERSION, Broken, Context, Fork, Hello, Preload, Ready, encode
 from dq.executor.script import source_hash
 
@@ -79,7 +80,9 @@ class Nursery:
     def _launch(self, mode: str) -> tuple[Peer, subprocess.Popen[bytes]]:
         sock, process = self._launches.launch(mode, self.context.python or sys.executable)
         peer = Peer(sock, self._poller)
-        peer.send(Hello(VERSION, os.getpid(), b"", self.context))
+        signer = signing.own()
+        key = signer.reveal() if signer is not None else b""
+        peer.send(Hello(VERSION, os.getpid(), b"", self.context, key=key))
         return peer, process
 
     def preload(self, modules: set[str]) -> bool:

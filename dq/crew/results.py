@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dq import errors
-from dq.executor import frames
+from dq.executor import frames, signing
 from dq.executor.contract import Capability
 from dq.executor.failures import Failure
 from dq.model.payload import FAILURE, seal
@@ -35,7 +35,7 @@ _NEEDS = {"timeout": Capability.HARD_TIMEOUT, "memory": Capability.MEMORY_LIMIT}
 def failure(error: errors.DqError) -> bytes:
     """A failure that the supervisor itself has found, as a payload."""
     told = Failure(f"dq.errors.{type(error).__name__}", str(error), "", pickle.dumps(error))
-    return seal(FAILURE, msgspec.msgpack.encode(told))
+    return signing.sealed(signing.FAILURE, seal(FAILURE, msgspec.msgpack.encode(told)))
 
 
 class Results:

@@ -50,6 +50,7 @@ from dq.crew.timers import Timers
 from dq.crew.waits import Waits
 from dq.executor import frames
 from dq.executor.frames import BadFrame
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,7 +231,7 @@ class Supervisor:
     def notice(self, text: str) -> None:
         """Tells people: on the standard error stream, and to every client."""
         with contextlib.suppress(OSError):  # it may be a file on the disk that is full
-            sys.stderr.write(f"dq: {text}\n")
+            sys.stderr.write(safe(f"dq: {text}\n"))
             sys.stderr.flush()
         for client in self.clients.all.values():
             client.peer.send(frames.Notice(text))

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from dq.crew.ownership import share_crew
 from dq.errors import GuardMissing
-from dq.executor import current, discovery, script
+from dq.executor import current, discovery, script, signing
 from dq.executor.frames import HEAD, VERSION, Any, Broken, Context, Fork, Hello, Preload, Ready, decode, encode
 
 _PR_SET_PDEATHSIG = 1
@@ -86,6 +86,7 @@ def main() -> NoReturn:
         share_crew(db)  # held as long as the process and what it forks
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.context is None:
             os._exit(2)
+        signing.use(hello.key)
         _import(hello.context, orders)
         serve(orders, sock, db, supervisor, mode)
     except (EOFError, ConnectionResetError):

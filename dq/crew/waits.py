@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dq import errors
 from dq.crew.results import failure
 from dq.crew.targets import unfinished
+from dq.executor import signing
 from dq.executor.options import CHECKPOINT, PATCHED, PUBLISH, SEND_SIGNAL, SLEEP, WAIT_SIGNAL
 from dq.model.payload import PICKLE, seal
 from dq.model.states import CANCELLED, COMPLETED, FAILED
@@ -44,6 +45,7 @@ class Waits:
         self._waiting: dict[tuple[int, str], dict[int, None]] = {}  # (run, signal) -> waits, oldest first
         self._signals: dict[int, dict[str, deque[SignalRow]]] = {}  # run -> name -> those that nobody has taken
         self._last = 0
+        self._nothing = signing.sealed(signing.VALUE, NOTHING)
         self.cancelled = failure(errors.Cancelled("cancelled"))
 
     def load(self) -> None:
@@ -87,7 +89,7 @@ class Waits:
                 self._sup.publishing.news(run.id)
             elif name == CHECKPOINT:
                 self._committer.group.checkpoints.append((step, run.id))
-            self._end(step, COMPLETED, NOTHING)
+            self._end(step, COMPLETED, self._nothing)
             return
         elif name != SLEEP:
             text = f"{name} is nothing that this version of dq can end"
@@ -105,7 +107,7 @@ class Waits:
         except (errors.NoSuchRun, errors.RunEnded) as error:
             self._end(step, FAILED, failure(error))
         else:
-            self._end(step, COMPLETED, NOTHING)
+            self._end(step, COMPLETED, self._nothing)
 
     def _due(self, step: int) -> None:
         wait = self._open.get(step)
@@ -116,7 +118,7 @@ class Waits:
             text = f"no signal {wait.topic!r} came to run {wait.run.name!r} in time"
             self._end(step, FAILED, failure(errors.SignalTimeout(text)))
         else:
-            self._end(step, COMPLETED, NOTHING)
+            self._end(step, COMPLETED, self._nothing)
 
     def _drop(self, step: int, wait: Wait) -> None:
         del self._open[step]

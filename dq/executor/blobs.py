@@ -18,11 +18,16 @@ import secrets
 import struct
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from hmac import compare_digest
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
 
-from dq.errors import DamagedPayload, DiskFull
+from dq.errors import DamagedPayload, DiskFull, SignatureMismatch, UnsafePlace
+
+if TYPE_CHECKING:
+    from dq.executor.signing import Signer
 
 _MAGIC = b"dqb1"
 _ALIGN = 64
@@ -35,6 +40,7 @@ class Reference(msgspec.Struct, array_like=True, frozen=True):
     name: str
     size: int
     crc: int
+    signature: bytes = b""  # of its content; b"" where no key is in use
 
 
 _decoder = msgspec.msgpack.Decoder(Reference)
@@ -56,19 +62,21 @@ def path_of(folder: str, name: str) -> str:
     return os.path.join(folder, blake2b(name.encode(), digest_size=1).hexdigest(), name)
 
 
-def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview]) -> bytes:
+def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview], signer: Signer | None = None) -> bytes:
     """Writes a side file under `name` and a nonce; returns the body of the payload that names it.
 
     The file and its name are on disk when this returns, so a row that refers to it may be committed.
 
     Raises:
         DiskFull: There is no room for it.
+        UnsafePlace: A symbolic link stands where its folder should be.
         OSError: It can't be written for another reason. Nothing is left behind either way.
     """
     name = f"{name}-{secrets.token_hex(4)}"
     path = path_of(folder, name)
     scratch = f"{path}.tmp"
     size = checksum = 0
+    hasher = signer.hasher() if signer is not None else None
     try:
         _make_folders(folder, os.path.dirname(path))
         fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -76,6 +84,8 @@ def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview]) ->
             for chunk in _layout(data, buffers):
                 _write_all(fd, chunk)
                 size, checksum = size + len(chunk), crc32(chunk, checksum)
+                if hasher is not None:
+                    hasher.update(chunk)
             os.fsync(file.fileno())
         os.rename(scratch, path)
     except BaseException as error:
@@ -89,16 +99,17 @@ def write(folder: str, name: str, data: bytes, buffers: Sequence[memoryview]) ->
             ) from error
         raise
     _sync_folder(os.path.dirname(path))
-    return msgspec.msgpack.encode(Reference(name, size, checksum))
+    return msgspec.msgpack.encode((name, size, checksum, *([hasher.digest()] if hasher is not None else [])))
 
 
-def read(folder: str, body: bytes) -> object:
+def read(folder: str, body: bytes, signer: Signer | None = None) -> object:
     """The value in the side file that the body of a payload names.
 
     Out-of-band buffers are mapped, not copied; they are private to the reader and may be written.
 
     Raises:
         DamagedPayload: The file is gone or is not the one that was written.
+        SignatureMismatch: Its content is not what was signed.
     """
     wanted = reference(body)
     path = path_of(folder, wanted.name)
@@ -110,11 +121,19 @@ def read(folder: str, body: bytes) -> object:
         size = os.fstat(fd).st_size
         if size != wanted.size or size < len(_MAGIC) + 4:
             raise DamagedPayload(f"the side file {path} has {size} bytes and should have {wanted.size}")
-        view = memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_COPY))
+        if signer is None:
+            view = memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_COPY))
+        else:  # what is mapped could change between the check and the use
+            view = memoryview(_read_all(fd, size))
     finally:
         os.close(fd)
     if crc32(view) != wanted.crc or view[: len(_MAGIC)] != _MAGIC:
         raise DamagedPayload(f"the side file {path} does not match its checksum")
+    if signer is not None:
+        hasher = signer.hasher()
+        hasher.update(view)
+        if not compare_digest(hasher.digest(), wanted.signature):
+            raise SignatureMismatch(f"the side file {path} does not match its signature. Nothing of it is unpickled")
     data, *buffers = _parts(view)
     return pickle.loads(data, buffers=buffers)
 
@@ -145,7 +164,23 @@ def _write_all(fd: int, chunk: memoryview) -> None:
         chunk = chunk[os.write(fd, chunk) :]
 
 
+def _read_all(fd: int, size: int) -> bytearray:
+    """A copy of a file, which a short read ends early."""
+    data = bytearray(size)
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        at = 0
+        while count := file.readinto(memoryview(data)[at:]):
+            at += count
+    return data
+
+
 def _make_folders(folder: str, inner: str) -> None:
+    for path in (folder, inner):
+        if os.path.islink(path):
+            raise UnsafePlace(
+                f"{path} is a symbolic link, and dq follows none: a value would be written to where it points. Look at it "
+                f"with `ls -l {path}`, remove it, and keep the database in a folder that only you can write."
+            )
     if os.path.isdir(inner):
         return
     for path in (folder, inner):

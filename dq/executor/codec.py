@@ -7,12 +7,16 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from dq.errors import DamagedPayload, DiskFull, NotPicklable
-from dq.executor import blobs, failures, functions
-from dq.model.payload import FILE, HEAD, INLINE_MAX, PICKLE, seal, unseal
+from dq.executor import blobs, failures, functions, signing
+from dq.model.payload import FILE, HEAD, INLINE_MAX, PICKLE, SIGNED, seal, unseal
+
+if TYPE_CHECKING:
+    from dq.executor.frames import Define
+    from dq.executor.signing import Signer
 
 _ROOM_WAIT = 0.2  # seconds between two tries while the disk is full
 _NONE = seal(PICKLE, pickle.dumps(None, 5))
@@ -46,6 +50,10 @@ class Codec:
     def __init__(self, folder: str | None = None, *, patient: bool = False) -> None:
         global _notebook
         self.folder = folder
+        self.mark = b""  # tells the signing key, where there is one
+        # The payload of a value that fits inline, or the makings of a side file. Raises NotPicklable.
+        self.pack: Callable[..., bytes | Large] = pack
+        self._signer: Signer | None = None
         self._patient = patient
         _notebook = not functions.main_script()
 
@@ -62,7 +70,7 @@ class Codec:
             NotPicklable: The message names the path to the culprit.
             OSError: The side file can't be written.
         """
-        packed = pack(value, what)
+        packed = self.pack(value, what)
         return self.place(packed, name) if isinstance(packed, Large) else packed
 
     def place(self, large: Large, name: str) -> bytes:
@@ -75,7 +83,7 @@ class Codec:
         told = False
         while True:
             try:
-                return seal(FILE, blobs.write(self.folder, name, large.data, large.buffers))
+                return seal(FILE, blobs.write(self.folder, name, large.data, large.buffers, self._signer))
             except DiskFull as error:
                 if not self._patient:
                     raise
@@ -89,12 +97,20 @@ class Codec:
 
         Raises:
             DamagedPayload: It does not match its checksum, its side file is gone, or it tells a failure.
+            SignatureMismatch: It is not signed as it should be; nothing was unpickled.
             Exception: Whatever unpickling raises.
         """
         if len(payload) <= 4096:  # the same as below, without its calls
             data = payload[5:]
             if payload[:5] == _pack_head(PICKLE, crc32(data)):
-                return _loads(data)
+                try:
+                    return _loads(data)
+                except pickle.UnpicklingError:
+                    if data[:1] == SIGNED:
+                        raise signing.keyless() from None
+                    raise
+        if payload[HEAD.size : HEAD.size + 1] == SIGNED:
+            raise signing.keyless()
         tag, body = unseal(payload)
         if tag == PICKLE:
             return pickle.loads(body)
@@ -103,6 +119,12 @@ class Codec:
         if tag == FILE:
             raise DamagedPayload("a payload lies in a side file, and here it is not known in which folder")
         raise DamagedPayload("a payload tells a failure where a value is expected")
+
+    load_call = loads  # for arguments, which a signature tells from other values
+
+    def introduce(self, define: Define) -> Define:
+        """A function as it is recorded."""
+        return define
 
     def failure(self, error: BaseException) -> bytes:
         """The payload that tells an exception. Never raises."""

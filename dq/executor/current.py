@@ -78,8 +78,9 @@ def current() -> Info:
         run = job.about.run
         if job.about.tried is not None and job.about.tried.cursor:
             from dq.executor.codec import Codec
+            from dq.executor.signing import VALUE, opened
 
-            cursor = Codec().loads(job.about.tried.cursor)
+            cursor = Codec().loads(opened(VALUE, job.about.tried.cursor))
     return Info(job.step, job.attempt, job.epoch, run, keyed(str(job.step)), cursor)
 
 

@@ -53,6 +53,7 @@ class Wanted:
     def submit(self, define: Define, args: tuple[Any, ...], kwargs: dict[str, Any], term: Term | None) -> None:
         """A step alone. Raises NotPicklable."""
         payload = self._pack((args, kwargs), "arguments")
+        define = (_codec or Codec()).introduce(define)
         number = self._numbers.setdefault(define.digest, len(self._defines))
         if number == len(self._defines):
             self._defines.append(define)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dq.errors import NotImportable
 from dq.executor import effects, functions, options
-from dq.executor.codec import Codec, Large, pack
+from dq.executor.codec import Codec, Large
 from dq.executor.contract import Job, Outcome
 from dq.executor.current import running
 from dq.executor.frames import Define
@@ -33,7 +33,10 @@ class Runner:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._loads = codec.loads
+        self._loads = codec.load_call
+        self._pack = codec.pack
+        self.failure = codec.failure
+        self.restore = codec.restore
         self._defines: dict[int, Define] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
         self.trials = Trials(self)
@@ -66,7 +69,7 @@ class Runner:
             value = function(*args, **kwargs)
             if type(value) is CoroutineType:
                 value = _complete(value)
-            packed = pack(value)
+            packed = self._pack(value)
             if isinstance(packed, Large):
                 packed = self._codec.place(packed, f"s{job.step}-e{job.epoch}")
             status = COMPLETED
@@ -95,7 +98,7 @@ class Runner:
 
     def packed(self, job: Job, value: Any) -> bytes:
         """The payload of what a body has returned. Raises NotPicklable, OSError."""
-        packed = pack(value)
+        packed = self._pack(value)
         return self._codec.place(packed, f"s{job.step}-e{job.epoch}") if isinstance(packed, Large) else packed
 
     def leave_if_copy(self, error: BaseException | None) -> None:
@@ -107,7 +110,7 @@ class Runner:
         define = self._defines.get(number)
         if define is None:
             raise NotImportable(f"function {number} is not known to this worker; its definition never arrived")
-        function = functions.resolve(define.name, define.code)
+        function = functions.recorded(define.name, define.code)
         self._functions[number] = function
         return function
 

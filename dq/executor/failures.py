@@ -9,8 +9,8 @@ from types import TracebackType
 import msgspec
 
 from dq.errors import DamagedPayload, StepError
-from dq.executor import script
-from dq.model.payload import FAILURE, seal, unseal
+from dq.executor import script, signing
+from dq.model.payload import FAILURE, HEAD, SIGNED, seal, unseal
 
 _TEXT_MAX = 64 << 10  # characters of an exception's text and of its traceback
 _PICKLE_MAX = 4 << 20  # bytes; an exception that holds more arrives as a StepError
@@ -57,7 +57,9 @@ def pack(error: BaseException) -> bytes:
 
 
 def restore(payload: bytes) -> BaseException:
-    """The exception, or a StepError that stands for it. Raises DamagedPayload."""
+    """The exception, or a StepError that stands for it. Raises DamagedPayload, SignatureMismatch for one that is signed."""
+    if payload[HEAD.size : HEAD.size + 1] == SIGNED:
+        raise signing.keyless()
     told = read(payload)
     error: BaseException | None = None
     if told.pickled:

@@ -13,8 +13,10 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from dq.errors import NotImportable, NotPicklable
-from dq.executor import current, script
+from dq.executor import current, script, signing
 from dq.executor.frames import Define
+from dq.model.names import NAME_MAX
+from dq.model.screen import safe
 
 MAIN = "__main__"
 # Instances of the script's classes are pickled in workers under the name that the script has there.
@@ -84,6 +86,11 @@ def define(
     return Define(number, name, kind, mark, code, executor, max_crashes, options)
 
 
+def recorded(name: str, code: bytes) -> Callable[..., Any]:
+    """The same as `resolve` for what comes from the file. Raises NotImportable, SignatureMismatch."""
+    return resolve(name, signing.content(signing.CODE, code, name.encode()) if code else code)
+
+
 def resolve(name: str, code: bytes) -> Callable[..., Any]:
     """The plain function behind a name or a pickle; imports what it needs.
 
@@ -102,6 +109,8 @@ def _importable_name(function: Any, body: Any) -> str:
     module, qualname = getattr(body, "__module__", None), getattr(body, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname:
         return ""
+    if len(module) + len(qualname) > NAME_MAX or safe(module + qualname) != module + qualname:
+        return ""
     module = MAIN if module == script.NAME else module
     if module == MAIN and not main_script():
         return ""
@@ -115,10 +124,10 @@ def _importable_name(function: Any, body: Any) -> str:
 
 
 def _label(body: Any) -> str:
-    name = getattr(body, "__name__", None) or f"{type(body).__name__} object"
+    name = safe(str(getattr(body, "__name__", None) or f"{type(body).__name__} object"))[:NAME_MAX]
     code = getattr(body, "__code__", None)
     if not isinstance(code, CodeType):
-        return str(name)
+        return name
     return f"{name} at {os.path.basename(code.co_filename)}:{code.co_firstlineno}"
 
 

@@ -12,9 +12,8 @@ from time import monotonic_ns
 from typing import NoReturn
 
 from dq.errors import BadExecutor
-from dq.executor import discovery, progress
+from dq.executor import discovery, progress, signed
 from dq.executor.berth import GARBLED, LEFT, ORPHANED, UNFIT, Berth, GivenBack
-from dq.executor.codec import Codec
 from dq.executor.contract import About, Executor
 from dq.executor.desk import MemberDesk, SerialDesk, SharedDesk
 from dq.executor.envelope import Runner, flush_streams
@@ -67,7 +66,7 @@ class Pump:
         self._berth = berth
         self._link = link
         self._executor = executor
-        self._runner = Runner(Codec(berth.blobs, patient=True))
+        self._runner = Runner(signed.own(berth.blobs, patient=True))
         self._desk: MemberDesk = SerialDesk(link) if executor.serial else SharedDesk(link)
         self._receiving = threading.Lock()  # held for moments only, never while something is awaited
         self._readable = select.poll()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dq.errors import DqError
+from dq.executor import signing
 from dq.executor.codec import Large, pack
 from dq.executor.contract import Job
 from dq.executor.current import running
@@ -39,4 +40,4 @@ def tell(cursor: Any) -> None:
             f"the cursor given to dq.progress has {size} bytes, and may have {INLINE_MAX}: it says how far the step has "
             "come. Write what it has made to a file, and give the file's name"
         )
-    _send(job, payload)
+    _send(job, signing.sealed(signing.VALUE, payload))

@@ -11,7 +11,7 @@ from time import monotonic_ns, perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dq.errors import StepError
-from dq.executor import effects, failures, retrying
+from dq.executor import effects, retrying, signing
 from dq.executor.ceiling import Ceiling, resident
 from dq.executor.contract import Job, Outcome
 from dq.executor.options import Options
@@ -68,7 +68,7 @@ class Trials:
             status, payload = self._judged(job, rules, ceiling, began)
         except BaseException as error:  # noqa: BLE001 -- what is wrong with the function or its policy, and not its body
             self._runner.leave_if_copy(error)
-            status, payload = FAILED, failures.pack(error)
+            status, payload = FAILED, self._runner.failure(error)
         self._runner.leave_if_copy(None)
         if ceiling is not None and ceiling.reached:
             self._weigh(ceiling)
@@ -84,7 +84,7 @@ class Trials:
         count = tried.failures if tried is not None else 0
         policy = _load(rules)
         if policy is not None and tried is not None and tried.verdict:
-            return _rule(policy, rules, count, since, failures.restore(tried.verdict), tried.verdict)
+            return _rule(policy, rules, count, since, self._runner.restore(tried.verdict), tried.verdict)
         body = self._runner.prepare(job)
         try:
             if ceiling is None:
@@ -94,10 +94,10 @@ class Trials:
                     value = body()
         except BaseException as error:  # noqa: BLE001 -- sys.exit in a body ends the body and not the worker
             self._runner.leave_if_copy(error)
-            told = failures.pack(error)
+            told = self._runner.failure(error)
             return (FAILED, told) if policy is None else _rule(policy, rules, count + 1, since, error, told)
         if policy is not None and policy.retry is not None:
-            rejected = _rejected(policy, rules, count + 1, since, value)
+            rejected = _rejected(policy, rules, count + 1, since, value, self._runner.failure)
             if rejected is not None:
                 return rejected
         return COMPLETED, self._runner.packed(job, value)
@@ -112,7 +112,7 @@ def _load(rules: Rules) -> retrying.Policy | None:
     if not rules.options.retry:
         return None
     try:
-        return retrying.unpack(rules.options.retry)
+        return retrying.unpack(signing.content(signing.POLICY, rules.options.retry, rules.name.encode()))
     except Exception as error:
         error.add_note(f"This is the retry policy of {rules.name}, which can't be loaded where the step runs.")
         raise
@@ -140,7 +140,9 @@ def _rule(
     return RETRY, DELAY.pack(int(wait * 1_000_000)) + told
 
 
-def _rejected(policy: retrying.Policy, rules: Rules, count: int, since: int, value: Any) -> tuple[int, bytes] | None:
+def _rejected(
+    policy: retrying.Policy, rules: Rules, count: int, since: int, value: Any, fail: Callable[[BaseException], bytes]
+) -> tuple[int, bytes] | None:
     """What a result leads to that `retry` does not want, None where it does."""
     wait = _decide(policy, rules, count, since, None, value)
     if wait is None:
@@ -150,5 +152,5 @@ def _rejected(policy: retrying.Policy, rules: Rules, count: int, since: int, val
     except Exception as error:  # noqa: BLE001 -- a user's repr may raise anything
         shown = f"a {type(value).__name__} whose repr raises {type(error).__name__}"
     text = f"{rules.name} returned {shown}, which its `retry` does not take for a result, in {count} attempts"
-    told = failures.pack(StepError("RetryError", text))
+    told = fail(StepError("RetryError", text))
     return (FAILED, told) if wait == retrying.STOPPED else (RETRY, DELAY.pack(int(wait * 1_000_000)) + told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dq.errors import Cancelled, DqError, StepCrashed
+from dq.errors import Cancelled, DqError, SignatureMismatch, StepCrashed, StoreError
 from dq.executor.options import CHECKPOINT, PATCHED, SEND_SIGNAL, SLEEP
 from dq.flow import difference
 from dq.flow.awaited import Completion, FlowFuture, Join, Ready
@@ -262,7 +262,7 @@ class Asking:
         id = host.ids.take()
         try:
             payload = host.codec.dumps((args, kwargs), f"a{id}", what="arguments")
-        except OSError as error:
+        except (OSError, StoreError) as error:
             self.block(f"the arguments of step {function.name} can't be written. {error}", error)
         occurrence = scope.counts[function.name] - 1
         expect(id, target, index)
@@ -272,7 +272,7 @@ class Asking:
     def _block_on(self, error: Mismatch, args: Args, kwargs: Kwargs) -> NoReturn:
         before: Any
         try:
-            before = self._host.codec.loads(error.recorded.args)
+            before = self._host.codec.load_call(error.recorded.args)
         except Exception as trouble:  # noqa: BLE001 -- the record may be of a class that is gone
             before = trouble
         where = f"{error.name}, call {error.occurrence + 1} in branch {error.scope}"
@@ -286,6 +286,8 @@ class Asking:
             error = self._host.codec.restore(payload)
         except Exception as trouble:  # noqa: BLE001 -- a class that is gone, a damaged or missing file: not the workflow's fault
             self.block(f"the result of a step can't be read. {type(trouble).__name__}: {trouble}", trouble)
+        if isinstance(error, SignatureMismatch):  # a worker has met it: it is no failure of the step's logic
+            self.block(f"a step was not begun. SignatureMismatch: {error}", error)
         if status == DEAD and not isinstance(error, StepCrashed):
             error = StepCrashed(str(error))
         elif status == CANCELLED and not isinstance(error, Cancelled):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from dq.errors import DqError
 from dq.flow import context
+from dq.model import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,6 +115,8 @@ def signal(run_id: str, name: str, payload: Any = None) -> Any:
     for what, value in (("run_id", run_id), ("name", name)):
         if not isinstance(value, str):
             raise TypeError(f"dq.signal: {what} is a {type(value).__name__}; it must be a str")
+    names.checked("a run's id", run_id)
+    names.checked("a signal's name", name)
     run = context.running
     if run is not None:
         return run.signal(run_id, name, payload)

@@ -22,7 +22,7 @@ from msgspec import structs
 
 from dq.errors import DqError
 from dq.executor import berth as berths
-from dq.executor import functions
+from dq.executor import functions, signed
 from dq.executor.codec import Codec
 from dq.executor.frames import (
     Assign,
@@ -246,7 +246,7 @@ class Host:
         body = self._bodies.get(number)
         if body is None:
             told = self._functions[number]
-            body = self._bodies[number] = functions.resolve(told.name, told.code)
+            body = self._bodies[number] = functions.recorded(told.name, told.code)
         return body
 
     def more(self, run: int) -> None:
@@ -310,7 +310,7 @@ def main(berth: berths.Berth) -> NoReturn:
 
     code = berths.LEFT
     try:
-        codec = Codec(berth.blobs, patient=True)
+        codec = signed.own(berth.blobs, patient=True)
         sentries: list[Sentry] = []  # one, as soon as there is a host to look at
         slot = berth.report_for_work(link, on_stop=stop, on_beat=lambda: sentries[0].look() if sentries else None)
         host = Host(link, slot, codec)

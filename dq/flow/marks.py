@@ -7,6 +7,7 @@ from typing import Any, NoReturn, ParamSpec
 
 from dq.errors import DqError
 from dq.flow import context
+from dq.model import names
 
 P = ParamSpec("P")
 
@@ -28,6 +29,7 @@ def publish(key: str, value: Any) -> None:
     run = context.running
     if run is None:
         raise DqError(f"dq.publish({key!r}, ...) belongs into a workflow, and no run is running here")
+    names.checked("a published value's key", key)
     run.note(PUBLISH, (key,), (key, value), Term(0, topic=key))
 
 
@@ -89,4 +91,4 @@ def patched(name: str) -> bool:
             pay(order)
     """
     run = context.running
-    return True if run is None else run.patched(name)
+    return True if run is None else run.patched(names.checked("the name of a change", name))

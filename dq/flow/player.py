@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greenlet import getcurrent
 
+from dq.executor import signed, signing
 from dq.executor.codec import Codec
 from dq.executor.frames import Block, Finish
+from dq.executor.signed import SignedCodec
 from dq.flow import context, difference
 from dq.flow.fingerprint import fingerprint
 from dq.flow.journal import Journal, Recorded
@@ -49,9 +51,9 @@ class Delivery(NamedTuple):
 class _DryCodec(Codec):
     """Reads like any codec, and writes no side files."""
 
-    def __init__(self, folder: str | None) -> None:
-        super().__init__(folder)
-        self._inline = Codec(None)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._inline = signed.own(None)
         self.restored: list[BaseException] = []  # failures that were read from the record
         self.raised: BaseException | None = None  # what the run has failed with
 
@@ -66,6 +68,10 @@ class _DryCodec(Codec):
     def failure(self, error: BaseException) -> bytes:
         self.raised = error
         return super().failure(error)
+
+
+class _DrySignedCodec(_DryCodec, SignedCodec):
+    """The same with signatures."""
 
 
 class _WatchedJournal(Journal):
@@ -100,7 +106,8 @@ class Player:
         self, told: Assign, defines: dict[int, Define], rows: Iterable[HistoryRow], find: Find,
         folder: str | None = None, hear: Callable[[Delivery], None] | None = None,
     ) -> None:  # fmt: skip
-        self.codec: _DryCodec = _DryCodec(folder)
+        signer = signing.own()
+        self.codec: _DryCodec = _DryCodec(folder) if signer is None else _DrySignedCodec(folder, signer)
         self.greenlet = getcurrent()
         self.thread = threading.get_ident()
         self.registry = Registry(self._introduce)
@@ -217,7 +224,7 @@ class Player:
             return  # a cancel
         spot = self._spots[row.id]
         try:
-            args, kwargs = self.codec.loads(row.args)
+            args, kwargs = self.codec.load_call(row.args)
             call = difference.call(spot.name, args, kwargs)
         except Exception:  # noqa: BLE001 -- a class that is gone; the run itself does not need them
             call = f"{spot.name}(...)"

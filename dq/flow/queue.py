@@ -76,7 +76,7 @@ class Queue:
 def checked(name: object, concurrency: object = None, per_worker: object = None, rate: object = None) -> None:
     """Raises ValueError, which says what of a queue makes no sense."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or not name.isprintable():
-        raise ValueError(f"a queue's name is printable text of up to {NAME_MAX} characters, not {name!r}")
+        raise ValueError(f"a queue's name is printable text of up to {NAME_MAX} characters, not {name!r:.80}")
     for word, value in (("concurrency", concurrency), ("per_worker", per_worker)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST):
             raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from dq.executor import functions
+from dq.executor import functions, signing
 from dq.executor.frames import Define
 from dq.executor.options import SUPERVISOR
 from dq.flow.decorators import Step, Workflow
@@ -49,7 +49,7 @@ class Registry:
         same = _definition(step) if step.has_term else None
         if same is not None and (known := self._by_name.get(same)) is not None:
             return known
-        message = define(len(self._numbers) + 1, step)
+        message = signing.introduce(define(len(self._numbers) + 1, step))
         number = self._numbers.get(message.digest)
         if number is None:
             number = self._numbers[message.digest] = message.number

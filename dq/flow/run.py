@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenlet import GreenletExit, greenlet
 
-from dq.errors import Cancelled, RunTimeout
+from dq.errors import Cancelled, RunTimeout, StoreError
 from dq.executor.frames import Block, Finish
 from dq.flow import difference
 from dq.flow.asking import Args, Asking, Kwargs, Restart
@@ -188,7 +188,7 @@ class Run(Asking):
         """The code and its arguments. What fails here is the fault of what is on disk, so the run is not over."""
         try:
             body = self._host.workflow(self)
-            args, kwargs = self._host.codec.loads(self._args)
+            args, kwargs = self._host.codec.load_call(self._args)
         except Exception as error:  # noqa: BLE001 -- whatever an import raises
             self.block(f"the run can't begin here. {type(error).__name__}: {error}", error)
         self._args = b""
@@ -215,7 +215,7 @@ class Run(Asking):
     def _finish(self, result: Any) -> None:
         try:
             payload = self._host.codec.dumps(result, f"r{self.id}")
-        except OSError as error:
+        except (OSError, StoreError) as error:
             self.block(f"the result of the run can't be written. {error}", error)
         self._end(Finish(self.id, RunState.COMPLETED, payload))
 

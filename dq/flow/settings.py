@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dq.model import names
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
@@ -131,6 +133,9 @@ def _check_terms(settings: Settings) -> None:
 
 
 def _checked(settings: Settings) -> Settings:
+    for option in ("name", "executor", "version"):
+        if getattr(settings, option) != "":
+            names.checked(f"the option {option}", getattr(settings, option))
     if settings.max_crashes < 1:
         raise ValueError(f"max_crashes is {settings.max_crashes}; it must be at least 1, since the first crash is one")
     if settings.on_crash not in ON_CRASH:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from dq.executor import current, functions, script
+from dq.executor import current, functions, script, signing
 from dq.executor.frames import Assign, Context, Define, Hello, History
 from dq.executor.link import Closed, Link
 from dq.executor.options import unpack
@@ -66,6 +66,7 @@ class Stage:
     def _hear(self, message: Any) -> None:
         match message:
             case Hello(nonce=home, context=Context() as context):
+                signing.use(message.key)
                 self._enter(context, home)
             case Define():
                 self._defines[message.number] = message
@@ -92,7 +93,7 @@ class Stage:
     def _play(self, told: Assign) -> Told:
         define = self._defines[told.function]
         player = Player(
-            told, self._defines, self._rows, lambda: functions.resolve(define.name, define.code), self._folder
+            told, self._defines, self._rows, lambda: functions.recorded(define.name, define.code), self._folder
         )
         self._players.append(player)
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
@@ -129,7 +130,7 @@ def _source_note(define: Define) -> str:
     before = unpack(define.options).source
     if not before or (define.code and not registry.is_reference(define.code)):
         return ""
-    now = registry.source_of(functions.resolve(define.name, define.code))
+    now = registry.source_of(functions.recorded(define.name, define.code))
     return "the text of its workflow has changed since it was started" if now and now != before else ""
 
 

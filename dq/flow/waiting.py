@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from dq.errors import DqError
 from dq.flow import context
+from dq.model import names
 
 if TYPE_CHECKING:
     from concurrent.futures import Future as BaseFuture
@@ -81,6 +82,7 @@ def wait_signal(name: str, *, timeout: Span | None = None) -> Any:
     run = context.running
     if run is None:
         raise DqError(f"dq.wait_signal({name!r}) waits in a workflow, and no run is running here")
+    names.checked("a signal's name", name)
     after = 0 if timeout is None else max(micros(timeout), 1)
     return run.wait_for(WAIT_SIGNAL, (name,), Term(0, after=after, topic=name))
 

@@ -18,6 +18,8 @@ FAILURE = b"e"  # the body tells an exception
 
 HEAD = struct.Struct("<cI")
 DELAY = struct.Struct("<Q")  # microseconds until the next attempt; stands before the failure that it follows
+SIGNED = b"\xc1"  # begins a body that is signed; the signature follows, and then the body itself
+SIGNATURE = 33  # bytes that both take
 INLINE_MAX = 256 << 10  # bytes; a larger body goes into a side file
 
 
@@ -31,7 +33,7 @@ def seal(tag: bytes, body: bytes) -> bytes:
 
 
 def unseal(payload: bytes) -> tuple[bytes, bytes | memoryview]:
-    """The tag and the body of a payload.
+    """The tag and the body of a payload. A signature is left out and not checked: so it is for those who only look.
 
     The body of a large payload is a view, so that a hundred megabytes are not copied.
 
@@ -46,7 +48,7 @@ def unseal(payload: bytes) -> tuple[bytes, bytes | memoryview]:
         raise DamagedPayload(f"a payload begins with {tag!r}, which is no kind of payload; the record is damaged")
     if crc32(body) != checksum:
         raise DamagedPayload(f"a payload of {len(payload)} bytes does not match its checksum; the record is damaged")
-    return tag, body
+    return tag, body[SIGNATURE:] if body[:1] == SIGNED else body
 
 
 def is_failure(payload: bytes) -> bool:

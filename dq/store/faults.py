@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import apsw
 
-from dq.errors import CorruptDatabase, DiskFull, NotADatabase, ReadOnlyFile, StoreError
+from dq.errors import CorruptDatabase, DiskFull, NotADatabase, ReadOnlyFile, StoreError, UnsafePlace
 
 # SQLite says nothing else of these where there is no room. Other failures (of a sync!) on a full disk are failures.
 _SHARED_MEMORY = {apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP}
@@ -29,12 +30,22 @@ def read_only(path: str, why: str) -> ReadOnlyFile:
     )
 
 
+def link(path: str) -> UnsafePlace:
+    return UnsafePlace(
+        f"{path} is a symbolic link, and dq follows none: somebody may have put it there to have another file read or "
+        f"written in your name. dq leaves it, and what it points to, as they are and stops here. Look at it with "
+        f"`ls -l {shlex.quote(path)}`, remove it with `rm {shlex.quote(path)}`, and keep the database in a folder that only you can write."
+    )
+
+
 def explain_os(error: OSError, path: str) -> StoreError:
     """The error of dq.errors that says the same as the kernel's, about a file that can't be made or written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(path)
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return read_only(path, error.strerror or str(error))
+    if error.errno in (errno.ELOOP, errno.ENOTDIR) and os.path.islink(path):
+        return link(path)
     return StoreError(f"{path} can't be made or written: {error.strerror}. Check the path (`ulimit -n` too).")
 
 

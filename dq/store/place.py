@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import stat
+from collections.abc import Callable
 
 from dq.errors import NoSuchFolder, StoreError, UnsafePlace
 from dq.store import faults
@@ -20,6 +22,8 @@ UNSAFE_FILE_SYSTEMS = {
     0x5346414F: "AFS",
 }
 SMALLEST_PAGE = 512  # bytes
+OWN = ("-wal", "-shm", "-journal")  # what SQLite puts beside the file; it follows a symbolic link at the first
+BESIDE = (".lock", ".crew", ".slots", ".stacks")  # what dq puts there
 _JOURNAL = bytes.fromhex("d9d505f920a163d7")  # what a rollback journal begins with; 16 bytes on, the pages of its file
 
 
@@ -51,6 +55,8 @@ def check_folder(path: str) -> None:
 
 def check_file(path: str) -> bool:
     """Whether the file exists. Raises UnsafePlace or NotADatabase for what must not be opened."""
+    for suffix in OWN:
+        _check_kind(path + suffix, stat.S_ISREG)
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -73,6 +79,36 @@ def check_file(path: str) -> bool:
             f"Remove the other names; `find -inum {found.st_ino}` lists them."
         )
     return True
+
+
+def check_beside(path: str) -> None:
+    """Looks at what dq keeps beside the file, before any of it is made or opened. Raises UnsafePlace.
+
+    A link that somebody has put there would have another file truncated, or written to, in the name of this user.
+    """
+    for suffix in BESIDE:
+        _check_kind(path + suffix, stat.S_ISREG)
+    _check_kind(path + ".sock", stat.S_ISSOCK)
+    _check_kind(path + ".blobs", stat.S_ISDIR)
+
+
+def _check_kind(path: str, is_kind: Callable[[int], bool]) -> None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return  # nothing is there; a folder that can't be looked into fails where the file itself is opened
+    if stat.S_ISLNK(found.st_mode):
+        raise faults.link(path)
+    if not is_kind(found.st_mode):
+        raise UnsafePlace(
+            f"{path} is not what dq puts there, and would be written to or replaced. dq leaves it as it is and stops here. "
+            f"Look at it (`ls -ld {shlex.quote(path)}`) and move it away, or choose another place for the database."
+        )
+    if stat.S_ISREG(found.st_mode) and found.st_nlink != 1:
+        raise UnsafePlace(
+            f"{path} has {found.st_nlink} names (hard links), so what dq writes there would change another file. dq leaves "
+            f"it as it is and stops here. Remove it with `rm {shlex.quote(path)}` when no process of dq works on the file."
+        )
 
 
 def _was_being_made(path: str) -> bool:

@@ -23,7 +23,7 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> list[str]:
     """Has a program of the test stand for the supervisor; returns the databases it was started for."""
     started: list[str] = []
 
-    def spawn(db: str, options: Options) -> tuple[subprocess.Popen[bytes], int]:
+    def spawn(db: str, options: Options, signer: object = None) -> tuple[subprocess.Popen[bytes], int]:
         started.append(db)
         reader, writer = os.pipe()
         child = subprocess.Popen([sys.executable, "-c", program, str(writer)], pass_fds=(writer,))

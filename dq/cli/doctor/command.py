@@ -13,6 +13,7 @@ import click
 
 from dq.cli import exits
 from dq.cli.options import db_option, json_option
+from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from dq.cli.doctor.finding import Finding
@@ -34,7 +35,7 @@ def command(db: str, as_json: bool) -> int:
         print(json.dumps({"db": db, "healthy": healthy, "findings": [one._asdict() for one in findings]}, indent=1))
     else:
         for one in findings:
-            print(f"{one.level}: {one.check}: {one.what}\n  why: {one.why}\n  do:  {one.do}")
+            print(safe(f"{one.level}: {one.check}: {one.what}\n  why: {one.why}\n  do:  {one.do}"))
         print("healthy" if healthy else "not healthy")
     return exits.OK if healthy else exits.FAILED
 

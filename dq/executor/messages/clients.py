@@ -16,6 +16,11 @@ class Hello(Message, frozen=True, tag=1):
     nonce: bytes
     context: Context | None
     works: bool = False  # whether it would start a supervisor that has workers
+    mark: bytes = b""  # tells the signing key that it has; b"" for none
+    key: bytes = b""  # the key itself, to a process that the sender has started
+
+    def __repr__(self) -> str:
+        return f"<Hello of process {self.pid}>"  # the key is nothing to be shown
 
 
 class Welcome(Message, frozen=True, tag=2):
