@@ -17,11 +17,11 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from dq.crew.attempts import Attempts
+from dq.crew.blame import blame, say
 from dq.crew.cancels import Cancels
 from dq.crew.clients import Clients
 from dq.crew.committer import Committer
@@ -221,9 +221,7 @@ class Supervisor:
 
     def notice(self, text: str) -> None:
         """Tells people: on the standard error stream, and to every client."""
-        with contextlib.suppress(OSError):  # it may be a file on the disk that is full
-            sys.stderr.write(f"dq: {text}\n")
-            sys.stderr.flush()
+        say(text)
         for client in self.clients.all.values():
             client.peer.send(frames.Notice(text))
 
@@ -258,8 +256,11 @@ class Supervisor:
                     self.results.take(member, message)
                 else:
                     self._heard(member, message)
-        except (BadFrame, KeyError, IndexError) as error:
-            self.staff.kill(member, f"it sent what makes no sense ({error!r})")
+        except Exception as error:  # noqa: BLE001 -- what anybody sends is their own end, and nobody else's
+            self._expel(member, error)
+
+    def _expel(self, member: Member, error: Exception) -> None:
+        self.staff.kill(member, f"it {blame(f'the {member.kind} with pid {member.pid}', error)}")
 
     def _heard(self, member: Member, message: frames.Any) -> None:
         match message:
@@ -294,8 +295,8 @@ class Supervisor:
                     self.cancels.given_back(member)
                 elif isinstance(message, frames.Notice):
                     self.notice(message.text[:2000])
-        except BadFrame as error:
-            self.staff.kill(member, f"it sent what makes no sense ({error!r})")
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._expel(member, error)
         if member.control.closed:
             self.poller.unregister(member.control.fd)
 
