@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dq import errors
 from dq.crew.bookings import Bookings
+from dq.crew.census import census
 from dq.crew.claims import Batch, Row
 from dq.crew.forks import Forks
+from dq.crew.leases import Leases
 from dq.crew.peer import Peer
 from dq.crew.queuing import Queuing
 from dq.crew.targets import unfinished
@@ -38,30 +40,16 @@ class Client:
         self.peer = peer
         self.context = context
         self.functions: dict[int, Function] = {}
-        self._leases: dict[int, int] = {}  # end -> the lowest id of the lease that was not submitted yet
+        self.ids = Leases()
         self.batches: set[Batch] = set()
-
-    def lease(self, first: int, count: int) -> None:
-        """A block of ids is this connection's."""
-        self._leases[first + count] = first
-
-    def may_send(self, id: int) -> bool:
-        """Whether an id is of a lease of this connection, and above all that were submitted from it."""
-        return any(lowest <= id < end for end, lowest in self._leases.items())
 
     def owns_fresh(self, rows: list[tuple[int, int, bytes]]) -> bool:
         """Whether ids are consecutive, of a lease of this connection, and above all that were submitted from it.
 
         Others may be known to the file: of a lease that an earlier supervisor gave, or out of order.
         """
-        first, last = rows[0][0], rows[-1][0]
-        for end, lowest in self._leases.items():
-            if lowest <= first and last < end:
-                if [row[0] for row in rows] != list(range(first, last + 1)):
-                    return False
-                self._leases[end] = last + 1
-                return True
-        return False
+        ids = [row[0] for row in rows]
+        return ids == list(range(ids[0], ids[0] + len(ids))) and self.ids.spend(ids[0], ids[-1])
 
 
 class Clients:
@@ -148,9 +136,23 @@ class Clients:
     def _lease(self, client: Client, _message: frames.Lease) -> None:
         self.answer(client, frames.Leased(*self._lease_to(client)))
 
+    def admit(self, client: Client, id: int) -> None:
+        """Takes note of an id that a client says, and that may be of a lease of another supervisor, or connection.
+
+        One id is one thing, whoever says it, so whoever else has it is not trusted with it unseen any more.
+
+        Raises:
+            BadFrame: It was never given out, or is a host's.
+        """
+        if not 0 < id < self._ledger.next_id or any(host.ids.holds(id) for host in self._sup.staff.members):
+            raise BadFrame(f"the id {id}, which is not a client's to use")
+        for other in self.all.values():
+            if other is not client and other.ids.holds(id):
+                other.ids.spend(id, id)
+
     def _lease_to(self, client: Client) -> tuple[int, int]:
         first, count = self._ledger.lease()
-        client.lease(first, count)
+        client.ids.add(first, count)
         return first, count
 
     def _submit(self, client: Client, message: frames.Submit) -> None:
@@ -216,8 +218,9 @@ class Clients:
     ) -> None:
         """Rows that the file may have already: only those that it has not are new. One id twice is one step."""
         rows = list({row[0]: row for row in submitted}.values())
-        if max(rows)[0] >= self._ledger.next_id or min(rows)[0] < 1:
-            raise BadFrame("an id that was never given out")
+        for row in rows:
+            if not client.ids.spend(row[0], row[0]):
+                self.admit(client, row[0])
         if self._committer.dirty:
             self._committer.commit()
         known = self._store.known_steps([row[0] for row in rows])
@@ -260,6 +263,7 @@ class Clients:
             id, fingerprint = recorded.id, recorded.fingerprint
             name = self._ledger.functions[recorded.function].name
         else:
+            self.admit(client, message.id)
             if message.id in self._ledger.runs or self._store.run_by_id(message.id) is not None:
                 raise BadFrame("a run's id that is taken")
             timeout = function.options.timeout
@@ -340,6 +344,7 @@ class Clients:
             if self._store.has_signal(message.id):
                 self.answer(client, frames.Done(message.ticket))
                 return
+            self.admit(client, message.id)
         run = self._unfinished(client, message.ticket, message.run, "signalled")
         if run is not None:
             self._sup.waits.signal(run, message.id, message.name, message.payload)
@@ -366,7 +371,7 @@ class Clients:
             self.answer(client, frames.Done(message.ticket, told))
 
     def _census(self, client: Client, message: frames.Census) -> None:
-        client.peer.send(self._sup.census(message.ticket))
+        client.peer.send(census(self._sup, message.ticket))
 
     def _flush(self, client: Client, message: frames.Flush) -> None:
         self.answer(client, frames.Flushed(message.ticket))

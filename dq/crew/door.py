@@ -9,6 +9,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dq.crew.blame import blame, say
 from dq.crew.peer import Peer
 from dq.executor import frames, signing
 from dq.executor.frames import BadFrame
@@ -55,8 +56,9 @@ class Door:
                     self._introduce(peer, message)
                 elif not self._clients.hear(client, message):
                     raise BadFrame(f"{type(message).__name__} from a client")
-        except (BadFrame, KeyError, AttributeError, IndexError) as error:
-            peer.send(frames.Refused(0, "DqError", f"a frame that makes no sense: {error!r}"))
+        except Exception as error:  # noqa: BLE001 -- what a client sends is its own end, and nobody else's
+            told = blame("a client", error)
+            peer.send(frames.Refused(0, "DqError", f"this client {told}; the supervisor goes on without it"))
             peer.closed = True
         if peer.closed:
             self._client_gone(peer)
@@ -69,6 +71,7 @@ class Door:
                 f"two versions of dq meet on one file. Stop it with `kill {pid}` (it drains first; what is not done stays "
                 "on record), then start one of your version with `dq up`, or open your engine again."
             )
+            say(f"a client is sent away: it sent what makes no sense here ({type(message).__name__}). {text}")
             peer.send(frames.Refused(0, "DqError", text))
             peer.closed = True
             return

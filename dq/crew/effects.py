@@ -127,6 +127,9 @@ class Effects:
             if known:
                 self._sup.clients.answer(client, frames.Done(message.ticket, known[0].payload.hex()))
                 return
+            self._sup.clients.admit(client, message.id)
+            if self._sup.store.known_steps([message.id]):
+                raise BadFrame(f"the id {message.id}, which is a step's")
         statement = Statement(message.sql, message.params)
         try:
             self._committer.commit_effects([statement], partial(self._record, client, message))

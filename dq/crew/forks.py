@@ -44,6 +44,8 @@ class Forks:
             self._sup.committer.commit()  # what is read and copied must be in the file
         made = self._store.run_by_id(message.id)
         try:
+            if made is None:
+                self._clients.admit(client, message.id)
             name = made.name if made is not None else self._make(message)
         except errors.DqError as error:
             self._clients.answer(client, frames.Refused(message.ticket, type(error).__name__, str(error)))

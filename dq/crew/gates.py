@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from dq.crew.members import Line
+from dq.executor.frames import Int
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dq.crew.claims import Segment
     from dq.crew.members import Lane, Member
 
-_decoder = msgspec.msgpack.Decoder(tuple[str, int, int, int, int])
+_decoder = msgspec.msgpack.Decoder(tuple[str, Int, Int, Int, Int])
 
 
 class Limits(NamedTuple):

@@ -10,6 +10,7 @@ from dq import errors
 from dq.crew.claims import Row
 from dq.crew.members import Member
 from dq.executor import frames
+from dq.executor.frames import BadFrame
 from dq.executor.options import SUPERVISOR
 from dq.model.states import STATUS, RunState, StepState
 from dq.store.group import AttemptRow
@@ -130,16 +131,26 @@ class Hosts:
             case frames.Block(id, reason):
                 self._block(host, id, reason)
             case frames.Lease():
-                self._committer.after_sync.append((host.peer, frames.Leased(*self._ledger.lease())))
+                self._committer.after_sync.append((host.peer, frames.Leased(*self.lease_to(host))))
                 self._committer.eager = True
             case _:
                 return False
         return True
 
+    def lease_to(self, host: Member) -> tuple[int, int]:
+        """A block of ids for a host: (first, count)."""
+        first, count = self._ledger.lease()
+        host.ids.add(first, count)
+        return first, count
+
     def _steps(
         self, host: Member, asked: list[tuple[int, int, int, str, int, bytes, bytes]], terms: dict[int, frames.Term]
     ) -> None:
         functions, flow, written = self.functions[host], self._ledger.flow, self._committer.group.flow_steps
+        if not functions.keys() >= {row[2] for row in asked}:
+            raise BadFrame("steps of functions that were not introduced")
+        if not host.ids.spend_all([row[0] for row in asked]):
+            raise BadFrame("steps with ids that are not this host's to give, or that it has given already")
         now = self._sup.clock.now()
         by_function: dict[Function, list[Row]] = {}
         for (run_id, number), group in groupby(asked, _RUN_AND_FUNCTION):  # a fan-out is thousands of rows of one kind

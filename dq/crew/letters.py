@@ -63,6 +63,8 @@ class Letters:
             self._refuse(client, message.ticket, why)
             return
         self._done(client, message.ticket, f"step {message.step} is tried again as step {message.id}")
+        if not client.owns_fresh([(message.id, 0, b"")]):
+            self._clients.admit(client, message.id)
         function = self._sup.ledger.functions[record.function]
         client.functions[-function.id] = function  # clients' own numbers are never negative
         old = self._store.terms([message.step]).get(message.step)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from dq.crew.leases import Leases
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,7 +28,7 @@ class Member:
 
     __slots__ = (
         "beat", "beat_at", "born_at", "busy_since", "claims", "control", "cpu", "cpu_at", "defined", "died", "epochs", "finished",
-        "kind", "lane", "load", "nonce", "nursery", "outstanding", "peer", "pid", "pidfd", "ready", "revoked", "runs",
+        "ids", "kind", "lane", "load", "nonce", "nursery", "outstanding", "peer", "pid", "pidfd", "ready", "revoked", "runs",
         "slot", "started", "stopping", "why",
     )  # fmt: skip
 
@@ -54,6 +56,7 @@ class Member:
         self.revoked = False
         self.finished = 0
         self.runs: set[int] = set()  # a host's
+        self.ids = Leases()  # the same
         self.beat = 0
         self.beat_at = now
         self.cpu = -1.0

@@ -14,8 +14,6 @@ from dq.model.states import RunState
 from dq.store.group import ScheduleMove
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dq.crew.ledger import Run
     from dq.crew.supervisor import Supervisor
     from dq.store.group import ScheduleRow
@@ -38,7 +36,6 @@ class Schedules:
         self._committer = supervisor.committer
         self.rows: dict[str, ScheduleRow] = {}
         self.waiting: dict[str, str] = {}
-        self._ids: Iterator[int] = iter(())
         self._told: dict[str, str | None] = {}  # the run for which it was told that a schedule is held up
 
     def load(self) -> None:
@@ -150,7 +147,7 @@ class Schedules:
         """Starts the run of a time, unless it was started before."""
         name = f"{row.id}@{times.stamp(at)}"
         if not self._is_taken(name):
-            self._start(row, self._next_id(), name, at)
+            self._start(row, self._ledger.take(1), name, at)
         return row._replace(last_at=at, last_run=name)
 
     def _start(self, row: ScheduleRow, id: int, name: str, at: int | None) -> None:
@@ -179,11 +176,3 @@ class Schedules:
 
     def _is_taken(self, name: str) -> bool:
         return name in self._ledger.by_name or self._sup.store.find_run(name) is not None
-
-    def _next_id(self) -> int:
-        id = next(self._ids, None)
-        if id is None:
-            first, count = self._ledger.lease()
-            self._ids = iter(range(first, first + count))
-            id = next(self._ids)
-        return id

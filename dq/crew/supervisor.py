@@ -17,11 +17,11 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from dq.crew.attempts import Attempts
+from dq.crew.blame import blame, say
 from dq.crew.cancels import Cancels
 from dq.crew.clients import Clients
 from dq.crew.committer import Committer
@@ -50,7 +50,6 @@ from dq.crew.timers import Timers
 from dq.crew.waits import Waits
 from dq.executor import frames
 from dq.executor.frames import BadFrame
-from dq.model.screen import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,24 +229,9 @@ class Supervisor:
 
     def notice(self, text: str) -> None:
         """Tells people: on the standard error stream, and to every client."""
-        with contextlib.suppress(OSError):  # it may be a file on the disk that is full
-            sys.stderr.write(safe(f"dq: {text}\n"))
-            sys.stderr.flush()
+        say(text)
         for client in self.clients.all.values():
             client.peer.send(frames.Notice(text))
-
-    def census(self, ticket: int) -> frames.Crew:
-        """Who is at work now."""
-        now = self.clock.monotonic()
-        rows = [("supervisor", self.pid, -1, 0, 0, 0)]
-        rows += [("template", nursery.pid, -1, 0, 0, 0) for nursery in self.staff.nurseries if nursery.pid]
-        for member in self.staff.members:
-            if member.ready:
-                begun = next((entry.id for entry in self.slots.entries(member.slot)), 0)
-                since = int((now - member.busy_since) * 1e6) if begun else 0
-                rows.append((member.kind, member.pid, member.slot, member.finished, begun, since))
-        pending = sum(lane.pending for lane in self.scheduler.lanes.values()) + self.queues.shut_out()
-        return frames.Crew(ticket, self.ledger.boot_epoch, rows, pending, self.scheduler.claimed)
 
     def _on_member(self, member: Member, mask: int) -> None:
         peer = member.peer
@@ -267,8 +251,11 @@ class Supervisor:
                     self.results.take(member, message)
                 else:
                     self._heard(member, message)
-        except (BadFrame, KeyError, IndexError) as error:
-            self.staff.kill(member, f"it sent what makes no sense ({error!r})")
+        except Exception as error:  # noqa: BLE001 -- what anybody sends is their own end, and nobody else's
+            self._expel(member, error)
+
+    def _expel(self, member: Member, error: Exception) -> None:
+        self.staff.kill(member, f"it {blame(f'the {member.kind} with pid {member.pid}', error)}")
 
     def _heard(self, member: Member, message: frames.Any) -> None:
         match message:
@@ -303,8 +290,8 @@ class Supervisor:
                     self.cancels.given_back(member)
                 elif isinstance(message, frames.Notice):
                     self.notice(message.text[:2000])
-        except BadFrame as error:
-            self.staff.kill(member, f"it sent what makes no sense ({error!r})")
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._expel(member, error)
         if member.control.closed:
             self.poller.unregister(member.control.fd)
 

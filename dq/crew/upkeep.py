@@ -189,7 +189,7 @@ class Upkeep:
             return any(file.epoch in member.claims for member in self._sup.staff.members)
         if file.owner in self._sup.ledger.runs or file.owner in self._sup.ledger.flow:
             return True
-        return any(client.may_send(file.owner) for client in self._clients.all.values())
+        return any(client.ids.holds(file.owner) for client in self._clients.all.values())
 
 
 def _offset(now: int) -> float:

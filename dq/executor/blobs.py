@@ -50,7 +50,7 @@ def reference(body: bytes) -> Reference:
     """Reads the body of a payload that names a side file. Raises DamagedPayload."""
     try:
         found = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedPayload(f"a payload should name a side file and does not: {error}") from error
     if not _NAME.fullmatch(found.name):
         raise DamagedPayload(f"a payload names the side file {found.name!r}, which is no such name")

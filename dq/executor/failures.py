@@ -46,7 +46,7 @@ def read(payload: bytes) -> Failure:
         raise DamagedPayload("a payload holds a value where a failure is expected")
     try:
         return _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedPayload(f"a payload should tell a failure and does not: {error}") from error
 
 

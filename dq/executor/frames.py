@@ -52,5 +52,5 @@ def decode(body: bytes | bytearray | memoryview) -> Any:
     """The message of a frame's body. Raises BadFrame."""
     try:
         return _decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadFrame(str(error)) from error

@@ -6,6 +6,8 @@ import functools
 
 import msgspec
 
+from dq.executor.messages.base import Int
+
 SUPERVISOR = "dq"  # the executor of what the supervisor itself ends: timers, waits for signals
 # What it ends, as functions on record.
 SLEEP, WAIT_SIGNAL, SEND_SIGNAL = "dq:sleep", "dq:wait_signal", "dq:signal"
@@ -18,8 +20,8 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     New fields come last, so that what an earlier version has packed can still be read.
     """
 
-    timeout: int = 0  # microseconds that one attempt may take, or a run; 0: no limit
-    memory: int = 0  # bytes that one attempt may have; 0: no limit
+    timeout: Int = 0  # microseconds that one attempt may take, or a run; 0: no limit
+    memory: Int = 0  # bytes that one attempt may have; 0: no limit
     on_crash: str = "retry"
     retry: bytes = b""  # a pickled `retrying.Policy`; b"" for none
     queue: bytes = b""  # a packed queue's definition; b"" for none

@@ -86,12 +86,11 @@ def test_names_in_a_workflow_and_in_a_step(engine: dq.Engine, kind: str) -> None
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/b", "..", "~", "%2e%2e%2f", "con.", "-rf"])
 def test_a_name_is_never_a_path(engine: dq.Engine, name: str) -> None:
     folder = Path(engine.path).parent
-    before = {path.name for path in folder.iterdir()} | {"F.db.blobs"}
     assert engine.submit(dq.step(name=name)(len), [1]).result(30) == 1
     assert engine.submit(dq.step(name=name)(bytes), 300_000).result(30) == bytes(300_000)
     engine.signal("waits", name, bytes(300_000))
     assert engine.start(says, "publish", name, id=f"{name}-").result(30) is None
-    assert {path.name for path in folder.iterdir()} <= before
+    assert all(path.name.startswith("F.db") for path in folder.iterdir())
     for path in (folder / "F.db.blobs").rglob("*"):
         assert path.name.replace("-", "").replace(".tmp", "").isalnum()
 

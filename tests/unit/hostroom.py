@@ -76,7 +76,7 @@ class Lodge:
         staff.hosts[self.room.context] = self.host
         self.supervisor.hosts.functions[self.host] = {}
         self.link = Link(theirs)
-        self.ids = itertools.count(self.supervisor.ledger.lease()[0])
+        self.ids = itertools.count(self.supervisor.hosts.lease_to(self.host)[0])
         self._counts: dict[tuple[int, str], itertools.count[int]] = {}
 
     def workflow(self, name: str = "m:flow", **told: Any) -> Function:

@@ -31,6 +31,9 @@ def sample(kind: object) -> object:
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         return sample(inside[0])
+    if origin is typing.Annotated:
+        pattern = inside[1].pattern
+        return pattern.strip("^()$").split("|")[0] if pattern else sample(inside[0])
     if origin is list:
         return [sample(inside[0])] * 2
     assert origin is tuple, kind

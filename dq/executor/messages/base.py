@@ -14,6 +14,11 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The base of all messages."""
 
 
+# What ends up in the file: its integers have 64 bits, and leave room for a time to be added.
+Int = typing.Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+Kind = typing.Annotated[str, msgspec.Meta(pattern="^(step|workflow)$")]
+
+
 class Context(msgspec.Struct, frozen=True, array_like=True):
     """Where user code comes from: what a template needs to import it."""
 
@@ -38,11 +43,11 @@ class Define(Message, frozen=True, tag=5):
 
     number: int
     name: str  # "module:qualname"; the label of a function that travels by value
-    kind: str  # "step" or "workflow"
+    kind: Kind
     digest: bytes  # identifies name, code and options; 16 bytes
     code: bytes  # cloudpickle, or b"" when it travels by name
     executor: str
-    max_crashes: int
+    max_crashes: Int
     options: bytes = b""  # a packed `options.Options`; b"" for none
 
 
@@ -54,15 +59,15 @@ class Term(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a step waits for besides a worker."""
 
     step: int
-    after: int = 0  # microseconds from when it is taken down; 0: no delay
-    at: int = 0  # microseconds UTC; 0: at once
-    priority: int = 0  # higher goes first
+    after: Int = 0  # microseconds from when it is taken down; 0: no delay
+    at: Int = 0  # microseconds UTC; 0: at once
+    priority: Int = 0  # higher goes first
     key: str = ""  # its queue's limits count by it
     dedup: str = ""
-    dedup_for: int = 0  # microseconds; 0: while that step is open
+    dedup_for: Int = 0  # microseconds; 0: while that step is open
     topic: str = ""  # the signal that a wait is for; the key of what is published
     data: bytes = b""  # a signal's payload; `key` is the run that it is sent to
-    debounce: int = 0  # microseconds for which the next one with the same `dedup` may take its place; 0: no time
+    debounce: Int = 0  # microseconds for which the next one with the same `dedup` may take its place; 0: no time
 
 
 class Notice(Message, frozen=True, tag=6):
@@ -91,6 +96,6 @@ Common = (
 )  # fmt: skip
 
 __all__ = [
-    "Common", "Context", "Define", "Done", "Lease", "Leased", "Message", "Notice", "Params", "Refused", "Term",
+    "Common", "Context", "Define", "Done", "Int", "Lease", "Leased", "Message", "Notice", "Params", "Refused", "Term",
     "Value",
 ]  # fmt: skip

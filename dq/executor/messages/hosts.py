@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
-from dq.executor.messages.base import Message, Term
+import typing
+
+import msgspec
+
+from dq.executor.messages.base import Int, Message, Term
 
 
 class Assign(Message, frozen=True, tag=60):
@@ -43,7 +47,7 @@ class More(Message, frozen=True, tag=68):
 class Steps(Message, frozen=True, tag=62):
     """A host's runs ask for steps: (id, run, function number, scope, occurrence, fingerprint, args)."""
 
-    rows: list[tuple[int, int, int, str, int, bytes, bytes]]
+    rows: list[tuple[Int, int, int, str, Int, bytes, bytes]]
     terms: list[Term] = []
 
 
@@ -60,7 +64,7 @@ class Finish(Message, frozen=True, tag=64):
     """A run has ended: `state` is completed or failed."""
 
     run: int
-    state: str
+    state: typing.Annotated[str, msgspec.Meta(pattern="^(completed|failed)$")]
     payload: bytes
 
 

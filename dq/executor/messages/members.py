@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dq.executor.messages.base import Define, Message, Params, Term
+from dq.executor.messages.base import Define, Int, Message, Params, Term
 
 
 class Try(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -80,7 +80,7 @@ class Results(Message, frozen=True, tag=51):
     """
 
     epoch: int
-    rows: list[tuple[int, int, bytes, int, int]]
+    rows: list[tuple[int, int, bytes, Int, Int]]
 
 
 class Revoke(Message, frozen=True, tag=52):
@@ -114,8 +114,8 @@ class Effects(Message, frozen=True, tag=56):
     epoch: int
     step: int
     payload: bytes
-    began: int  # microseconds UTC
-    busy: int  # nanoseconds in the body
+    began: Int  # microseconds UTC
+    busy: Int  # nanoseconds in the body
     statements: list[tuple[str, Params, int | None]]  # with the number of rows that each must change
     signals: list[tuple[str, str, bytes]]  # (run, name, payload)
     defines: list[Define]

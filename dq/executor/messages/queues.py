@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dq.executor.messages.base import Message
+from dq.executor.messages.base import Int, Message
 
 
 class Plan(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -34,7 +34,7 @@ class SetQueue(Message, frozen=True, tag=70):
     ticket: int
     name: str
     paused: int  # 1 or 0; -1: as it is
-    limits: tuple[int, int, int, int]  # (concurrency, per worker, begins, within microseconds); 0: none; -1: as it is
+    limits: tuple[Int, Int, Int, Int]  # (concurrency, per worker, begins, within microseconds); 0: none; -1: as it is
     default: bool = False  # whether the limits are again what the code says
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import typing
+
 import msgspec
 
 from dq.executor.messages.base import Message
@@ -21,7 +23,7 @@ class Sweep(Message, frozen=True, tag=90):
     """Asks to take out of the file what ended longer ago than `older_than` microseconds. Answered by Swept or Refused."""
 
     ticket: int
-    older_than: int
+    older_than: typing.Annotated[int, msgspec.Meta(ge=0)]
     keep_failed: bool
     dry_run: bool
 
