@@ -1,20 +1,14 @@
-"""What the tests of power cuts share: a folder in memory, a log that is short, so that it begins anew often, and a book.
-
-The long run writes into the book, `.cache/power.jsonl`, how much each test has tried: one JSON object a line.
-"""
+"""What the tests of power cuts share: a folder in memory, and a log that is short, so that it begins anew often."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dq.store import store
 from tests.power.sweep import workshop
-
-BOOK = Path(__file__).parents[2] / ".cache" / "power.jsonl"
 
 
 @pytest.fixture(autouse=True)
@@ -31,16 +25,3 @@ def place() -> Iterator[Path]:
     with workshop() as folder:
         (folder / "live").mkdir()
         yield folder
-
-
-@pytest.fixture
-def book(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Notes what a test of the long run has tried, by name: cuts, images, faults."""
-
-    def note(**counts: int) -> None:
-        if request.node.get_closest_marker("soak"):
-            BOOK.parent.mkdir(exist_ok=True)
-            with BOOK.open("a") as file:
-                file.write(json.dumps({"test": request.node.name, **counts}) + "\n")
-
-    return note

@@ -23,7 +23,7 @@ _MADE = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_
 WRITE, TRUNCATE, BEGIN_SYNC, END_SYNC, FAILED_SYNC, CREATE, DELETE, MARK = range(8)
 KINDS = ("write", "truncate", "sync", "sync ended", "sync failed", "create", "delete", "mark")
 
-EIO, FULL, SHORT, SYNC = "EIO", "ENOSPC", "short write", "EIO of syncs"
+EIO, FULL, SHORT, SYNC, DELETE_FAILS = "EIO", "ENOSPC", "short write", "EIO of syncs", "EIO of deletions"
 
 
 class Event(NamedTuple):
@@ -68,6 +68,7 @@ _STRUCK = {
     FULL: {"xWrite", "xSync", "xOpen"},
     SHORT: {"xWrite"},
     SYNC: {"xSync"},
+    DELETE_FAILS: {"xDelete"},
 }
 _CODES = {
     "xRead": apsw.SQLITE_IOERR_READ, "xWrite": apsw.SQLITE_IOERR_WRITE, "xSync": apsw.SQLITE_IOERR_FSYNC,

@@ -28,6 +28,10 @@ class Script(Keeper):
                 deeds = _DEEDS if self.open or self.held else [Script.submit, Script.start]
                 self.attempt(self.chance.choice(deeds), self)
             self.attempt(self.sync)
+        self.end()
+
+    def end(self) -> None:
+        """As by a kill."""
         self.leave()
         if self.reader is not None:
             self.look()
@@ -65,7 +69,7 @@ class Script(Keeper):
             self.held[token] = ids
             self.open = [id for id in self.open if id not in ids]
 
-    def end(self) -> None:
+    def complete(self) -> None:
         """Results of a claim; the last of a batch or of a run close it."""
         if not self.held:
             return
@@ -147,7 +151,7 @@ class Script(Keeper):
 
 
 _DEEDS = [
-    *[Script.submit] * 4, Script.start, Script.start, *[Script.claim] * 6, *[Script.end] * 6, *[Script.sync] * 6,
+    *[Script.submit] * 4, Script.start, Script.start, *[Script.claim] * 6, *[Script.complete] * 6, *[Script.sync] * 6,
     Script.crash, Script.checkpoint, Script.checkpoint, Script.pregrow, Script.sweep, Script.compact, Script.kill,
     Script.kill, Script.restart, Script.look, Script.usurp,
 ]  # fmt: skip

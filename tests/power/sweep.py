@@ -118,8 +118,8 @@ class Sweep:
         finally:
             store.close(clean=False)
 
-    def examine(self, image: Image, promise: Promise, least: int) -> list[str]:
-        """Opens what is left as a successor does, judges it, and goes on with it."""
+    def examine(self, image: Image, promise: Promise, least: int | None = None) -> list[str]:
+        """Opens what is left as a successor does, judges it, and goes on with it. `least`: commits that must be there."""
         path = self._put(image)
         try:
             store = Store.open(path, clock=FixedClock())
@@ -128,7 +128,7 @@ class Sweep:
         try:
             found = judge(store._opened, promise, self.asked, self.gone)
             now = state(store._opened)
-            if now not in self._states[least:]:
+            if least is not None and now not in self._states[least:]:
                 early = now in self._states[:least]
                 found.append("commits that were acknowledged are undone" if early else "it is as after no commit")
             if self._chance.random() < RESUMED:

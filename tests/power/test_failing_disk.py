@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -13,77 +13,81 @@ from dq import errors
 from dq.store import faults
 from dq.store.store import Store
 from tests.power import crew
-from tests.power.disk import EIO, FULL, SHORT, SYNC, Disk, Fault
+from tests.power.account import ERRORS, Account
+from tests.power.disk import DELETE_FAILS, EIO, FULL, SHORT, SYNC, Disk, Fault
 from tests.power.platter import Platter
 from tests.power.script import Script
 from tests.power.sweep import Sweep
+from tests.power.trial import KINDS, Deed, Make, each_call
 from tests.store import rows
 
-KINDS = {
-    "a call": lambda at: Fault(EIO, at),
-    "a call or a read": lambda at: Fault(EIO, at, reads=True),
-    "all calls from one on": lambda at: Fault(EIO, at, lasting=True),
-    "a call for want of room": lambda at: Fault(FULL, at),
-    "all from one on for want of room": lambda at: Fault(FULL, at, lasting=True),
-    "half a write": lambda at: Fault(SHORT, at),
-    "a sync": lambda at: Fault(SYNC, at),
-    "all syncs from one on, for a while": lambda at: Fault(SYNC, at, lasting=True),
+DEEDS = 9  # that the script does
+STRIDE = 83  # calls between two of those that fail in the short test
+OLD_FILE = Path(__file__).parents[1] / "store" / "files" / "schema-1.db"
+
+
+def nothing(_: Script) -> None:
+    """A deed is tried on a supervisor that has booted, so this is its boot alone."""
+
+
+def begin(script: Script) -> None:
+    """What each of the deeds below finds: work that waits, work that is claimed, work that is done, and a log."""
+    for deed in (script.boot, script.submit, script.start, script.claim, script.complete, script.claim):
+        script.attempt(deed)
+    script.attempt(script.sync)
+
+
+def killed(script: Script) -> None:
+    begin(script)
+    script.attempt(script.submit)
+    script.end()
+
+
+def ended(script: Script) -> None:
+    begin(script)
+    for _ in range(3):
+        script.attempt(script.complete)
+        script.attempt(script.claim)
+    script.attempt(script.sync)
+
+
+DEEDS_BY_NAME: dict[str, tuple[Deed, Deed, Path | None]] = {
+    "open a new file, boot": (nothing, nothing, None),
+    "open what a kill has left, boot": (killed, nothing, None),
+    "open an earlier version's, boot": (nothing, nothing, OLD_FILE),
+    "claim": (begin, Script.claim, None),
+    "complete": (begin, Script.complete, None),
+    "checkpoint": (begin, Script.checkpoint, None),
+    "grow the log": (begin, Script.pregrow, None),
+    "delete": (ended, Script.sweep, None),
+    "close, open again": (begin, Script.restart, None),
 }
-STEPS = 9  # what the script does
-kinds = pytest.mark.parametrize("fault", KINDS.values(), ids=KINDS.keys())
-Make = Callable[[int], Fault]
 
 
-def fails(place: Path, fault: Fault, seed: int) -> tuple[Script, list[str]]:
-    """Lets the script run on a disk that fails, and cuts the power at some moments."""
-    chance = random.Random(seed)
-    folder = place / f"{seed}-{fault.at}"
-    folder.mkdir()
-    with Disk(folder) as disk:
-        disk.fault = fault
-        script = Script(disk, chance)
-        script.run(STEPS)
-    judge = Sweep(disk, script.promises, script.asked, script.gone, chance, place)
-    tally = judge.run(1, 0.01)
-    platter, marks = Platter(disk), 0
-    for event in disk.events:
-        platter.apply(event)
-    marks = len(script.promises) - 1
-    judge._states = [judge._state(platter.cached())]  # all is over: it is as the kernel shows it, or it is not
-    for image in (platter.cached(), *list(platter.cuts(chance, 1))[:3]):
-        found = judge.examine(image, script.promises[marks], 0)
-        tally.findings += [f"at the end: {what}" for what in found if "no commit" not in what]
-    return script, tally.findings
+@pytest.mark.parametrize(("seeds", "stride"), [(1, STRIDE), pytest.param(3, 1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("fault", KINDS.values(), ids=KINDS.keys())
+def test_each_nth_call(place: Path, fault: Make, seeds: int, stride: int) -> None:
+    """Of all that a supervisor does."""
+    account = Account(ERRORS)
+    for seed in range(seeds):
+        each_call(account, place, fault, stride, lambda script: script.run(DEEDS), seed=seed, before=nothing)
+    account.close(f"0-{seeds - 1}", seeds)
 
 
-@kinds
-def test_each_nth_call(place: Path, fault: Make) -> None:
-    at = fired = 0
-    while True:
-        made = fault(at)
-        _, findings = fails(place, made, 0)
-        if not made.fired:
-            break
-        fired += 1
-        assert not findings, f"the call {at} failed: {made.failed}"
-        at += 83
-    assert fired
+@pytest.mark.parametrize("stride", [STRIDE, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", DEEDS_BY_NAME)
+def test_each_nth_call_of_a_deed(place: Path, name: str, stride: int) -> None:
+    """What follows meets the same disk, and so does the successor where the supervisor has to end."""
+    before, deed, old = DEEDS_BY_NAME[name]
+    account = Account(ERRORS)
 
+    def go_on(script: Script) -> None:
+        for thing in (partial(deed, script), script.submit, script.claim, script.sync, script.complete, script.sync):
+            script.attempt(thing)
 
-@pytest.mark.soak
-@kinds
-@pytest.mark.parametrize("seed", range(3))
-def test_each_nth_call_in_full(place: Path, book: Callable[..., None], fault: Make, seed: int) -> None:
-    at = 0
-    while True:
-        made = fault(at)
-        _, findings = fails(place, made, seed)
-        if not made.fired:
-            break
-        assert not findings, f"the call {at} failed: {made.failed}"
-        at += 1
-    book(faults=at)
-    assert at > 10
+    for fault in KINDS.values():
+        each_call(account, place, fault, stride, go_on, before=before, old=old)
+    account.close("0", len(KINDS))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -100,9 +104,8 @@ def test_a_whole_supervisor_whose_disk_is_full(place: Path, seed: int) -> None:
         for event in disk.events:
             platter.apply(event)
         judge = Sweep(disk, shift.promises, shift.asked, set(), shift.chance, place)
-        judge._states = [judge._state(platter.cached())]
         judge.also, judge.often = crew.resumes, 1.0
-        assert not judge.examine(platter.cached(), shift.promise, 0)
+        assert not judge.examine(platter.cached(), shift.promise)
 
 
 def test_a_group_without_room_lands_once(place: Path) -> None:
@@ -136,6 +139,21 @@ def test_a_failed_sync_on_a_full_disk_is_a_failed_sync(monkeypatch: pytest.Monke
     shared = apsw.IOError("the shared memory")
     shared.extendedresult = apsw.SQLITE_IOERR_SHMSIZE  # type: ignore[attr-defined]
     assert isinstance(faults.explain(shared, "/f.db"), errors.DiskFull)
+
+
+def test_a_log_that_can_t_be_removed_at_the_close(place: Path) -> None:
+    """The file is whole and its log is durable; who closes hears of it in the words of dq."""
+    with Disk(place / "live") as disk:
+        store = Store.open(place / "live" / "f.db", vfs=disk.name)
+        store.boot("boot-1")
+        disk.fault = Fault(DELETE_FAILS, 0)
+        with pytest.raises(errors.StoreError, match="can't be read or written"):
+            store.close(clean=True)
+        disk.fault = None
+        store.close(clean=True)
+        again = Store.open(place / "live" / "f.db", vfs=disk.name)
+        assert not again.boot("boot-1").unclean
+        again.close(clean=False)
 
 
 def test_growing_a_log_on_a_failing_disk(place: Path) -> None:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dq.store.store import Store
 from tests.power import crew
+from tests.power.account import Account, Size, sizes
 from tests.power.disk import END_SYNC, MARK, WRITE, Disk, Event
 from tests.power.platter import Platter
 from tests.power.script import Script
 from tests.power.sweep import Sweep, Tally
-from tests.power.verdict import Key, Promise, Rows
+from tests.power.verdict import Key, Promise, Rows, held_by
 from tests.store import rows
 
 OLD_FILE = Path(__file__).parents[1] / "store" / "files" / "schema-1.db"
-SOAK = 40  # seeds of each kind
-
-Book = Callable[..., None]
 
 
-def seeds(few: int, many: int = SOAK) -> list[object]:
-    """A few for every run of the tests, the others for the long one."""
-    return [*range(few), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(few, many))]
+def live(place: Path, seed: int) -> Path:
+    folder = place / f"live-{seed}"
+    folder.mkdir()
+    return folder
 
 
 def sweep(place: Path, disk: Disk, script: Script, *, cuts: int, share: float) -> Tally:
@@ -75,71 +73,83 @@ def test_a_new_file_before_its_first_commit(place: Path) -> None:
     assert tally.images > 20
 
 
-@pytest.mark.parametrize("seed", seeds(2))
-def test_whatever_a_supervisor_does(place: Path, book: Book, seed: int) -> None:
-    chance = random.Random(seed)
-    soak = seed >= 2
-    with Disk(place / "live") as disk:
-        script = Script(disk, chance)
-        script.run(80 if soak else 25)
-    tally = sweep(place, disk, script, cuts=6 if soak else 1, share=0.3 if soak else 0.12)
-    book(cuts=tally.cuts, images=tally.images)
-    assert not tally.findings
-    assert tally.images > 30
+@sizes(Size(2, 25, 1, 0.12), Size(24, 80, 6, 0.3))
+def test_whatever_a_supervisor_does(place: Path, size: Size) -> None:
+    account = Account()
+    for seed in range(size.seeds):
+        with Disk(live(place, seed)) as disk:
+            script = Script(disk, random.Random(seed))
+            script.run(size.deeds)
+        if not account.add(sweep(place, disk, script, cuts=size.cuts, share=size.share), f"seed {seed}"):
+            break
+    account.close(f"0-{size.seeds - 1}", 30 * size.seeds)
 
 
-@pytest.mark.parametrize("seed", seeds(1))
-def test_a_file_of_an_earlier_version(place: Path, book: Book, seed: int) -> None:
-    shutil.copy(OLD_FILE, place / "live" / "f.db")
-    with Disk(place / "live") as disk:
-        script = Script(disk, random.Random(seed))
-        script.run(6)
-    tally = sweep(place, disk, script, cuts=2, share=0.1 if seed == 0 else 0.5)
-    book(cuts=tally.cuts, images=tally.images)
-    assert not tally.findings
+@sizes(Size(1, 6, 2, 0.1), Size(12, 6, 2, 0.5))
+def test_a_file_of_an_earlier_version(place: Path, size: Size) -> None:
+    """Its upgrade is cut off, or what comes after it."""
+    account = Account()
+    for seed in range(size.seeds):
+        folder = live(place, seed)
+        held = held_by(Path(shutil.copy(OLD_FILE, folder / "f.db")))
+        with Disk(folder) as disk:
+            script = Script(disk, random.Random(seed), Promise(dict(held)))
+            script.asked = held
+            script.run(size.deeds)
+        if not account.add(sweep(place, disk, script, cuts=size.cuts, share=size.share), f"seed {seed}"):
+            break
+    account.close(f"0-{size.seeds - 1}", 10 * size.seeds)
 
 
-@pytest.mark.parametrize("seed", seeds(1))
-def test_one_cut_after_the_other(place: Path, book: Book, seed: int) -> None:
+@sizes(Size(1, 12, 1, 0.05), Size(20, 12, 1, 0.1))
+def test_one_cut_after_the_other(place: Path, size: Size) -> None:
     """The successor is cut off as well, while it still puts right what the first cut has left."""
-    chance = random.Random(seed)
+    account = Account()
+    for seed in range(size.seeds):
+        if not _cuts_in_a_row(place, live(place, seed), random.Random(seed), size, account):
+            break
+    account.close(f"0-{size.seeds - 1}", 10 * size.seeds)
+
+
+def _cuts_in_a_row(place: Path, folder: Path, chance: random.Random, size: Size, account: Account) -> bool:
     promise = Promise()
     asked: Rows = {}
     gone: set[Key] = set()
-    for number in range(8 if seed else 4):
-        with Disk(place / "live") as disk:
+    for number in range(8 if size.seeds > 1 else 4):
+        with Disk(folder) as disk:
             script = Script(disk, chance, promise)
             script.asked, script.gone = asked, gone
-            script.run(chance.choice((0, 0, 3, 12)))
-        judge = Sweep(disk, script.promises, script.asked, script.gone, chance, place)
-        tally = judge.run(1, 0.1 if seed else 0.05)
-        book(cuts=tally.cuts, images=tally.images)
-        assert not tally.findings, f"after {number} cuts"
+            script.run(chance.choice((0, 0, 3, size.deeds)))
+        if not account.add(sweep(place, disk, script, cuts=1, share=size.share), f"{folder.name}, after {number} cuts"):
+            return False
         platter, promise = Platter(disk), script.promises[0].copy()
         for event in disk.events[: chance.randint(0, len(disk.events))]:
             platter.apply(event)
             promise = script.promises[event.at].copy() if event.kind == MARK else promise
         image = chance.choice(list(platter.cuts(chance, 6)))
         promise.settled, asked, gone = False, script.asked, script.gone
-        shutil.rmtree(place / "live")
-        (place / "live").mkdir()
+        shutil.rmtree(folder)
+        folder.mkdir()
         for name, content in image.items():
-            (place / "live" / name).write_bytes(content)
+            (folder / name).write_bytes(content)
+    return True
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "in a thread"])
-@pytest.mark.parametrize("seed", seeds(1))
-def test_what_clients_and_hosts_were_told(place: Path, book: Book, seed: int, slow: bool) -> None:
+@sizes(Size(1, 50, 1, 0.06), Size(36, 100, 4, 0.3))
+def test_what_clients_and_hosts_were_told(place: Path, size: Size, slow: bool) -> None:
     """The whole supervisor, and its sync in the loop or beside it. Some of what is left is worked off to the end."""
-    chance = random.Random(seed)
-    with Disk(place / "live") as disk:
-        shift = crew.record(place / "live", disk, chance, 100 if seed else 50, slow=slow)
-    assert shift.promise.rows
-    judge = Sweep(disk, shift.promises, shift.asked, set(), chance, place)
-    judge.also = crew.resumes
-    tally = judge.run(4 if seed else 1, 0.3 if seed else 0.06)
-    book(cuts=tally.cuts, images=tally.images)
-    assert not tally.findings
+    account = Account()
+    for seed in range(size.seeds):
+        folder, chance = live(place, seed), random.Random(seed)
+        with Disk(folder) as disk:
+            shift = crew.record(folder, disk, chance, size.deeds, slow=slow)
+        assert shift.promise.rows
+        judge = Sweep(disk, shift.promises, shift.asked, set(), chance, place)
+        judge.also = crew.resumes
+        if not account.add(judge.run(size.cuts, size.share), f"seed {seed}"):
+            break
+    account.close(f"0-{size.seeds - 1}", 10 * size.seeds)
 
 
 def test_a_seed_gives_the_same_record_again(place: Path) -> None:

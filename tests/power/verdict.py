@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -69,6 +70,16 @@ def read(db: apsw.Connection) -> Rows:
             found: list[Any] = db.execute(statement).fetchall()
             rows |= {(table, row[0]): row[1] if len(row) == 2 else tuple(row[1:]) for row in found}
     return rows
+
+
+def held_by(path: Path) -> Rows:
+    """The rows of a file that nobody has open, of an earlier version too."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    db = apsw.Connection(f"file:{path}?immutable=1", flags=flags)
+    try:
+        return read(db)
+    finally:
+        db.close()
 
 
 def state(db: apsw.Connection) -> str:
