@@ -27,6 +27,7 @@ from dq.errors import DamagedPayload, DiskFull
 _MAGIC = b"dqb1"
 _ALIGN = 64
 _NAME = re.compile(r"[A-Za-z0-9-]{1,120}")
+_durable: set[str] = set()  # folders whose names this process, or the one that it was forked from, has synced
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):
@@ -146,13 +147,16 @@ def _write_all(fd: int, chunk: memoryview) -> None:
 
 
 def _make_folders(folder: str, inner: str) -> None:
-    if os.path.isdir(inner):
+    """Makes the folders, and their names durable. That another process has made them does not say that it has synced them."""
+    known = os.path.abspath(inner)
+    if known in _durable and os.path.isdir(inner):
         return
     for path in (folder, inner):
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
     _sync_folder(os.path.dirname(os.path.abspath(folder)))
     _sync_folder(folder)
+    _durable.add(known)
 
 
 def _sync_folder(path: str) -> None:

@@ -17,21 +17,24 @@ class Size(NamedTuple):
     """How much is tried.
 
     Attributes:
-        seeds: Records.
+        seeds: Records, by what they are drawn from.
         deeds: What is done in each of them.
         cuts: How often the power is cut at one moment, about.
         share: Of the moments.
     """
 
-    seeds: int
+    seeds: range
     deeds: int
     cuts: int
     share: float
 
 
-def sizes(few: Size, many: Size) -> pytest.MarkDecorator:
-    """The same test twice."""
-    return pytest.mark.parametrize("size", [few, pytest.param(many, marks=pytest.mark.soak)], ids=["few", "many"])
+def sizes(few: Size, many: Size, *, at_once: int) -> pytest.MarkDecorator:
+    """A test of a few, and for the long run tests of so many records each, which end within two minutes."""
+    seeds = many.seeds
+    parts = [many._replace(seeds=seeds[at : at + at_once]) for at in range(0, len(seeds), at_once)]
+    long = [pytest.param(part, marks=pytest.mark.soak, id=f"from {part.seeds[0]}") for part in parts]
+    return pytest.mark.parametrize("size", [pytest.param(few, id="few"), *long])
 
 
 class Account:
@@ -53,8 +56,9 @@ class Account:
         self.findings += [f"{what}: {finding}" for finding in findings]
         return not findings
 
-    def close(self, seeds: str, least: int) -> None:
+    def close(self, seeds: range, least: int) -> None:
         """Tells of it. `least`: fewer would mean that the sweep itself is broken."""
-        tally(self._sweep, self.count, seeds=seeds, began=self._began, wrong=len(self.findings))
+        told = f"{seeds[0]}-{seeds[-1]}"
+        tally(self._sweep, self.count, seeds=told, began=self._began, wrong=len(self.findings))
         assert not self.findings, "\n".join(self.findings)
         assert self.count >= least

@@ -73,23 +73,23 @@ def test_a_new_file_before_its_first_commit(place: Path) -> None:
     assert tally.images > 20
 
 
-@sizes(Size(2, 25, 1, 0.12), Size(24, 80, 6, 0.3))
+@sizes(Size(range(2), 25, 1, 0.12), Size(range(24), 80, 6, 0.3), at_once=2)
 def test_whatever_a_supervisor_does(place: Path, size: Size) -> None:
     account = Account()
-    for seed in range(size.seeds):
+    for seed in size.seeds:
         with Disk(live(place, seed)) as disk:
             script = Script(disk, random.Random(seed))
             script.run(size.deeds)
         if not account.add(sweep(place, disk, script, cuts=size.cuts, share=size.share), f"seed {seed}"):
             break
-    account.close(f"0-{size.seeds - 1}", 30 * size.seeds)
+    account.close(size.seeds, 30 * len(size.seeds))
 
 
-@sizes(Size(1, 6, 2, 0.1), Size(12, 6, 2, 0.5))
+@sizes(Size(range(1), 6, 2, 0.1), Size(range(12), 6, 2, 0.5), at_once=4)
 def test_a_file_of_an_earlier_version(place: Path, size: Size) -> None:
     """Its upgrade is cut off, or what comes after it."""
     account = Account()
-    for seed in range(size.seeds):
+    for seed in size.seeds:
         folder = live(place, seed)
         held = held_by(Path(shutil.copy(OLD_FILE, folder / "f.db")))
         with Disk(folder) as disk:
@@ -98,24 +98,24 @@ def test_a_file_of_an_earlier_version(place: Path, size: Size) -> None:
             script.run(size.deeds)
         if not account.add(sweep(place, disk, script, cuts=size.cuts, share=size.share), f"seed {seed}"):
             break
-    account.close(f"0-{size.seeds - 1}", 10 * size.seeds)
+    account.close(size.seeds, 10 * len(size.seeds))
 
 
-@sizes(Size(1, 12, 1, 0.05), Size(20, 12, 1, 0.1))
+@sizes(Size(range(1), 12, 1, 0.05), Size(range(20), 12, 1, 0.1), at_once=10)
 def test_one_cut_after_the_other(place: Path, size: Size) -> None:
     """The successor is cut off as well, while it still puts right what the first cut has left."""
     account = Account()
-    for seed in range(size.seeds):
+    for seed in size.seeds:
         if not _cuts_in_a_row(place, live(place, seed), random.Random(seed), size, account):
             break
-    account.close(f"0-{size.seeds - 1}", 10 * size.seeds)
+    account.close(size.seeds, 10 * len(size.seeds))
 
 
 def _cuts_in_a_row(place: Path, folder: Path, chance: random.Random, size: Size, account: Account) -> bool:
     promise = Promise()
     asked: Rows = {}
     gone: set[Key] = set()
-    for number in range(8 if size.seeds > 1 else 4):
+    for number in range(8 if len(size.seeds) > 1 else 4):
         with Disk(folder) as disk:
             script = Script(disk, chance, promise)
             script.asked, script.gone = asked, gone
@@ -136,11 +136,11 @@ def _cuts_in_a_row(place: Path, folder: Path, chance: random.Random, size: Size,
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "in a thread"])
-@sizes(Size(1, 50, 1, 0.06), Size(36, 100, 4, 0.3))
+@sizes(Size(range(1), 50, 1, 0.06), Size(range(36), 100, 4, 0.3), at_once=3)
 def test_what_clients_and_hosts_were_told(place: Path, size: Size, slow: bool) -> None:
     """The whole supervisor, and its sync in the loop or beside it. Some of what is left is worked off to the end."""
     account = Account()
-    for seed in range(size.seeds):
+    for seed in size.seeds:
         folder, chance = live(place, seed), random.Random(seed)
         with Disk(folder) as disk:
             shift = crew.record(folder, disk, chance, size.deeds, slow=slow)
@@ -149,7 +149,7 @@ def test_what_clients_and_hosts_were_told(place: Path, size: Size, slow: bool) -
         judge.also = crew.resumes
         if not account.add(judge.run(size.cuts, size.share), f"seed {seed}"):
             break
-    account.close(f"0-{size.seeds - 1}", 10 * size.seeds)
+    account.close(size.seeds, 10 * len(size.seeds))
 
 
 def test_a_seed_gives_the_same_record_again(place: Path) -> None:
