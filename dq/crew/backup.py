@@ -178,7 +178,9 @@ def _publish(folder: str, target: str, with_files: bool) -> None:
     made = os.path.join(folder, "copy.db")
     if with_files:
         os.close(os.open(os.path.join(folder, _NAMING), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _sync(folder)
         _rename(made + ".blobs", target + ".blobs")
+        _sync(os.path.dirname(target))  # else a power cut could leave the later name without the earlier one
     _rename(made, target)
     _sync(os.path.dirname(target))
 

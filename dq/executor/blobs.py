@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MAGIC = b"dqb1"
 _ALIGN = 64
 _NAME = re.compile(r"[A-Za-z0-9-]{1,120}")
+_durable: set[str] = set()  # folders whose names this process, or the one that it was forked from, has synced
 
 
 class Reference(msgspec.Struct, array_like=True, frozen=True):
@@ -175,19 +176,22 @@ def _read_all(fd: int, size: int) -> bytearray:
 
 
 def _make_folders(folder: str, inner: str) -> None:
+    """Makes the folders, and their names durable. That another process has made them does not say that it has synced them."""
     for path in (folder, inner):
         if os.path.islink(path):
             raise UnsafePlace(
                 f"{path} is a symbolic link, and dq follows none: a value would be written to where it points. Look at it "
                 f"with `ls -l {path}`, remove it, and keep the database in a folder that only you can write."
             )
-    if os.path.isdir(inner):
+    known = os.path.abspath(inner)
+    if known in _durable and os.path.isdir(inner):
         return
     for path in (folder, inner):
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
     _sync_folder(os.path.dirname(os.path.abspath(folder)))
     _sync_folder(folder)
+    _durable.add(known)
 
 
 def _sync_folder(path: str) -> None:

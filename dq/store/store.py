@@ -258,7 +258,8 @@ class Store(Purges):
                 self._close_clean()
         finally:
             self._closed = True
-            self._opened.close()
+            with faults.explained(self._path):
+                self._opened.close()
 
     def _close_clean(self) -> None:
         db = self._connected()

@@ -66,6 +66,25 @@ def test_a_copy_holds_what_was_committed_and_the_files_it_names(source: Source) 
     again.close(clean=False)
 
 
+def test_a_name_is_durable_before_the_next_one_is_given(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut may keep the later of two names and not the earlier one: the copy would be there without its side files."""
+    told: list[str] = []
+    rename, sync = backup._rename, backup._sync
+
+    def give(old: str, new: str) -> None:
+        told.append(os.path.basename(new))
+        rename(old, new)
+
+    def settle(folder: str) -> None:
+        told.append(f"sync {os.path.basename(folder)}")
+        sync(folder)
+
+    monkeypatch.setattr(backup, "_rename", give)
+    monkeypatch.setattr(backup, "_sync", settle)
+    backup.make(source.path, source.copy)
+    assert told[-5:] == ["sync c.db.part", "c.db.blobs", "sync copies", "c.db", "sync copies"]
+
+
 def test_what_can_t_be_linked_is_copied(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, "another disk")
