@@ -375,4 +375,5 @@ def test_a_blocked_run_whose_time_is_up_has_failed(tmp_path: Path, clock: Clock)
         inn.turn(101)
         assert (inn.states(), inn.state(step)) == ({"r": "failed"}, "cancelled")
         [(payload,)] = inn.room.rows("SELECT payload FROM dq_run")
-        assert b"RunTimeout" in payload and b"it has run out of time" in payload
+        assert b"RunTimeout" in payload
+        assert b"it has run out of time" in payload
