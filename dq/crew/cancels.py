@@ -78,8 +78,10 @@ class Cancels:
 
     @staticmethod
     def condemn(run: Run, why: str) -> None:
-        """A run is to end as cancelled as soon as nothing of it is alive."""
-        run.ending = (RunState.CANCELLED, failure(errors.Cancelled(f"run {run.name!r}: {why}")))
+        """A run is to end as soon as nothing of it is alive: as failed if its time is up, else as cancelled."""
+        late = why == TIMED_OUT
+        kind = errors.RunTimeout if late else errors.Cancelled
+        run.ending = (RunState.FAILED if late else RunState.CANCELLED, failure(kind(f"run {run.name!r}: {why}")))
 
     def load(self) -> None:
         """Ends what an earlier supervisor had no time to end."""

@@ -46,7 +46,7 @@ STEP_FINAL = frozenset({StepState.COMPLETED, StepState.FAILED, StepState.CANCELL
 # state -> the states that may follow it
 RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.RUNNING: frozenset({RunState.BLOCKED, RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}),
-    RunState.BLOCKED: frozenset({RunState.RUNNING, RunState.CANCELLED}),
+    RunState.BLOCKED: frozenset({RunState.RUNNING, RunState.FAILED, RunState.CANCELLED}),
     RunState.COMPLETED: frozenset(),
     RunState.FAILED: frozenset(),
     RunState.CANCELLED: frozenset(),

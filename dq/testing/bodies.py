@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import multiprocessing
 import os
 import pickle
@@ -57,6 +58,24 @@ def do(deed: str) -> object:
 def trap(when: str, deed: str) -> Trap:
     """A result that is a trap."""
     return Trap(when, deed)
+
+
+class Litter:
+    """Does `deed` when it is collected, which only the garbage collector does: it holds itself."""
+
+    def __init__(self, deed: str) -> None:
+        self.deed = deed
+        self.itself = self
+
+    def __del__(self) -> None:
+        do(self.deed)
+
+
+def litter(deed: str) -> str:
+    """Leaves garbage that does its worst when it is collected."""
+    Litter(deed)
+    gc.collect()
+    return "collected"
 
 
 def nothing() -> None:

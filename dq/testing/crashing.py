@@ -1,4 +1,4 @@
-"""The part of the suite in which user code does its worst: four deeds at each of four moments."""
+"""The part of the suite in which user code does its worst: four deeds at each of five moments."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ class Crashing(Bound):
     """A deed that can be caught is a failure; one that can't leaves evidence, and takes nobody else along."""
 
     @pytest.mark.parametrize("deed", ["sys.exit", "exception", "os._exit", "segfault"])
-    @pytest.mark.parametrize("moment", ["unpickle", "run", "pickle", "return"])
+    @pytest.mark.parametrize("moment", ["unpickle", "run", "pickle", "return", "collect"])
     def test_deeds(self, forge: Forge, member: Member, folder: str, moment: str, deed: str) -> None:
         calls = {
             "unpickle": (bodies.give, bodies.Trap("never", deed)),
             "run": (bodies.do, deed),
             "pickle": (bodies.trap, "pickle", deed),
             "return": (bodies.trap, "never", deed),
+            "collect": (bodies.litter, deed),
         }
-        if moment == "return":
-            # A worker never opens a result; whoever does has the trap then.
+        if moment == "return" or (moment == "collect" and deed not in _ENDS):
+            # A worker never opens a result; whoever does has the trap then. What is raised while garbage is collected
+            # reaches nobody: the interpreter writes it to stderr and goes on.
             member.claim(calls[moment])
             assert member.results(1)[0].status == COMPLETED
         elif deed not in _ENDS:

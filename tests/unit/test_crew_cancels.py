@@ -364,3 +364,16 @@ def test_a_run_is_told_when_its_time_is_up_also_after_a_restart(tmp_path: Path, 
         assert [row[4] for row in inn.told()] == [b"it has run out of time"]
         assert inn.room.rows("SELECT cancel_cause FROM dq_run") == [("it has run out of time",)]
         assert done(inn.cancel("r")) == "run r is cancelled", "to be out of time is a first cancel"
+
+
+def test_a_blocked_run_whose_time_is_up_has_failed(tmp_path: Path, clock: Clock) -> None:
+    """It is late and nobody has given it up: it ends as it would have ended if its code could have been told."""
+    with lodge(tmp_path, clock) as inn:
+        run = inn.start("r", inn.workflow("m:brief", timeout=100 * SECOND))
+        step = inn.waits(run)
+        inn.supervisor.hosts._block(inn.host, run.id, "the code has changed")
+        inn.turn(101)
+        assert (inn.states(), inn.state(step)) == ({"r": "failed"}, "cancelled")
+        [(payload,)] = inn.room.rows("SELECT payload FROM dq_run")
+        assert b"RunTimeout" in payload
+        assert b"it has run out of time" in payload
