@@ -120,7 +120,7 @@ def test_a_state_that_does_not_exist_is_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "state"), [("running", "running"), ("completed", "running"), ("blocked", "failed")]
+    ("expected", "state"), [("running", "running"), ("completed", "running"), ("blocked", "completed")]
 )
 def test_a_change_that_no_run_makes_is_refused(store: Store, expected: str, state: str) -> None:
     store.commit(rows.run(1, "movie-1"))

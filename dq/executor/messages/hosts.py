@@ -61,10 +61,10 @@ class Deliver(Message, frozen=True, tag=63):
 
 
 class Finish(Message, frozen=True, tag=64):
-    """A run has ended: `state` is completed or failed."""
+    """A run has ended: `state` is one of the three that are final."""
 
     run: int
-    state: typing.Annotated[str, msgspec.Meta(pattern="^(completed|failed)$")]
+    state: typing.Annotated[str, msgspec.Meta(pattern="^(completed|failed|cancelled)$")]
     payload: bytes
 
 
