@@ -25,6 +25,19 @@ def held(log: str, label: str, *gates: str) -> int:
     return watched(log, label, _hold, log, gate)
 
 
+@dq.step(max_crashes=1000)
+def brief(log: str, label: str, number: int) -> int:
+    """Works for some milliseconds."""
+    return watched(log, label, _work, number)
+
+
+def _work(number: int) -> int:
+    until = time.monotonic() + 0.003
+    while time.monotonic() < until:
+        sum(range(100))
+    return number
+
+
 @dq.workflow
 def nothing() -> None:
     """Ends at once."""

@@ -7,6 +7,7 @@ that a sound supervisor bears: it is there with and without the guard. All of it
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 import time
@@ -17,16 +18,18 @@ from typing import Any
 import apsw
 
 from dq.crew import boot as crew
+from dq.crew import limits
 from dq.crew.committer import Committer, _send
 from dq.crew.evidence import Death
 from dq.crew.limits import Limits
-from dq.crew.members import Member
+from dq.crew.members import WORKER, Member
 from dq.crew.peer import Peer
 from dq.crew.poller import Poller
 from dq.crew.reaper import autopsy
 from dq.crew.results import _STATES, Results
 from dq.crew.supervisor import Supervisor
 from dq.executor import frames
+from dq.executor.slots import BEGUN
 from dq.store.group import Group
 from dq.store.sql import SQL
 from dq.store.store import Store
@@ -134,6 +137,27 @@ def false_alarm() -> None:
     Supervisor._tick = tick  # type: ignore[method-assign]
 
 
+def hasty() -> None:
+    """Now and then a worker that is alive, and in a body, is held to be hung. Each time is a byte in `F.db.alarms`.
+
+    That goes on until `F.db.calm` is there. What the worker finishes before it is killed is on its way, or arrives.
+    """
+    sound, chance = Supervisor._tick, random.Random(7)
+    limits.DUMP_WAIT = 0.002
+
+    def tick(self: Supervisor) -> None:
+        self.watch.tick = 0.005
+        for member in [m for m in self.staff.members if m.kind == WORKER and m.ready and not m.why]:
+            begun = any(entry.mark == BEGUN for entry in self.slots.entries(member.slot))
+            if begun and chance.random() < 0.5 and not os.path.exists(f"{self.options.db}.calm"):
+                with open(f"{self.options.db}.alarms", "ab") as alarms:
+                    alarms.write(b"!")
+                self.limits.end_hung(member, "a false alarm")
+        sound(self)
+
+    Supervisor._tick = tick  # type: ignore[method-assign]
+
+
 def power() -> None:
     """What was synced last is kept in `F.db.durable`, and while `F.db.slow` is there a sync does not end (`F.db.waits`)."""
     sound = Wal.sync
@@ -167,7 +191,7 @@ MUTATIONS: dict[str, Callable[[], Any]] = {
         frees_what_it_has_not_read,
     )
 }  # fmt: skip
-NEMESES: dict[str, Callable[[], Any]] = {made.__name__: made for made in (deaths_come_first, false_alarm, power)}
+NEMESES: dict[str, Callable[[], Any]] = {made.__name__: made for made in (deaths_come_first, false_alarm, hasty, power)}
 
 
 if __name__ == "__main__":
