@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dq.crew.claims import Batch, Segment, Span
 from dq.crew.delays import FAR
-from dq.crew.results import quarantine
+from dq.crew.results import PATIENCE, quarantine
 from dq.executor.options import SUPERVISOR
 from dq.executor.slots import BEGUN, FREE, SLOTS, UNSENT, SlotReader
 from dq.model.states import DEAD, STATUS
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from dq.store.reads import ClaimRecord, OpenTerm
     from dq.store.store import Boot
 
-PATIENCE = (
-    10  # times max_crashes: how often a step may be there when a supervisor dies before it is held to be the cause
-)
 MACHINE = "the machine stopped"
 
 

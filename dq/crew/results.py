@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _STATES = tuple(str(state) for state in STATUS)
 _FINAL = range(len(_STATES))
+# Times max_crashes: how often a step may be there when others may be the cause, until it is held to be it.
+PATIENCE = 10
 _NEEDS = {"timeout": Capability.HARD_TIMEOUT, "memory": Capability.MEMORY_LIMIT}
 
 
@@ -174,13 +177,24 @@ class Results:
             self._committer.group.attempts.append(attempt)
         self.settle([row], batch, CANCELLED, self._sup.waits.cancelled, claim.epoch)
 
+    def _is_charged(self, row: Row, *, alone: bool) -> bool:
+        """Whether a step is the cause that its worker could not speak any more: it has closed all descriptors, say.
+
+        It is if no other one comes into question, or if it was there that often; else it would begin for ever.
+        """
+        failures = known.failures if (known := self._ledger.tried.get(row[0])) else 0
+        return alone or row[1] - failures >= PATIENCE * self._ledger.functions[row[2]].max_crashes
+
     def bereave(self, member: Member, verdicts: list[Verdict], death: Death) -> None:
         """Frees what a dead member held: begun steps are charged, the others go back as if nothing had been."""
         back: list[tuple[Row, Batch | None]] = []
         cause = f"{member.why}; the worker {death}" if member.why else f"the worker {death}"
         now = self._sup.clock.now()
         self._scheduler.unload([verdict.row for verdict in verdicts])
+        mute = _muted(member, verdicts, death)
         for row, batch, claim, outcome, charged in verdicts:
+            if mute and outcome == "lost" and self._is_charged(row, alone=mute == 1):
+                outcome, charged = "crashed", True
             claim.open.pop(row[0], None)
             doom = self.doomed.pop(row[0], None)
             if doom is not None and doom.outcome == "timed_out":
@@ -210,6 +224,14 @@ class Results:
         self._scheduler.forget(member)
         self._committer.dirty = True
         self._scheduler.requeue(reversed(back))
+
+
+def _muted(member: Member, verdicts: list[Verdict], death: Death) -> int:
+    """How many steps a worker had finished that then ended by itself, in no body: it could not send what came of them."""
+    outcomes = [verdict.outcome for verdict in verdicts if verdict.outcome]
+    if member.why or not outcomes or "crashed" in outcomes or not os.WIFEXITED(death.status):
+        return 0
+    return len(outcomes)
 
 
 def quarantine(function: Function, crashes: int, cause: str) -> bytes:

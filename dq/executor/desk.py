@@ -17,7 +17,7 @@ from dq.executor import failures
 from dq.executor.berth import ORPHANED, GivenBack
 from dq.executor.contract import LONG_BODY, About, Desk, Executor, Job, Laden, Outcome
 from dq.executor.frames import Progress, Results
-from dq.executor.link import Closed, Link
+from dq.executor.link import Link
 from dq.executor.slots import ENTRIES, SlotWriter
 from dq.model.states import FAILED
 
@@ -235,7 +235,7 @@ class SharedDesk(MemberDesk):
             more = None not in batch
             try:
                 self._send([item for item in batch if item is not None])
-            except Closed:
+            except OSError:  # also where a body has closed the socket: nobody would ever hear of a result again
                 os._exit(ORPHANED)
 
     def _send(self, batch: list[tuple[int, int, Outcome]]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dq.crew.committer import Committer
-from dq.crew.recovery import PATIENCE
+from dq.crew.results import PATIENCE
 from dq.crew.results import failure
 from dq.errors import StepCrashed
 from dq.executor.frames import Claim, Submit
