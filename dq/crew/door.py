@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dq.crew.supervisor import Supervisor
 
 
+CROWDED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+AGAIN = 0.5  # seconds until the door is opened again that was shut since the system has no room
 STRANGER_MAX = 1 << 20  # bytes of a frame from somebody who has not introduced himself
 
 
@@ -29,6 +32,7 @@ class Door:
         self._clients = supervisor.clients
         self._listener = listener
         self._strangers: set[Peer] = set()
+        self._told = False
         listener.setblocking(False)
         supervisor.poller.register(listener.fileno(), self._on_listener)
 
@@ -36,14 +40,32 @@ class Door:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in CROWDED:
+                    self._shut(error)
                 return
+            self._told = False
             if not same_user(sock):
                 sock.close()
                 continue
             peer = Peer(sock, self._sup.poller, STRANGER_MAX)
             self._strangers.add(peer)
             self._sup.poller.handle(peer.fd, partial(self._on_client, peer))
+
+    def _shut(self, error: OSError) -> None:
+        """The system has no descriptor for another client. Who knocks would be heard in each turn, and burn a processor."""
+        self._sup.poller.unregister(self._listener.fileno())
+        self._sup.timers.at(self._sup.clock.monotonic() + AGAIN, self._open)
+        if not self._told:
+            self._told = True
+            self._sup.notice(
+                f"no client can be let in: {error.strerror}. The supervisor (pid {self._sup.pid}) goes on with those that it has "
+                f"and lets others in when that is over. `ls /proc/{self._sup.pid}/fd | wc -l` counts its descriptors; "
+                "`ulimit -n` before it starts gives it more."
+            )
+
+    def _open(self) -> None:
+        self._sup.poller.register(self._listener.fileno(), self._on_listener)
 
     def _on_client(self, peer: Peer, mask: int) -> None:
         if mask & select.EPOLLOUT:

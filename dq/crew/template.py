@@ -29,6 +29,7 @@ from dq.executor import current, discovery, script, signing
 from dq.executor.frames import HEAD, VERSION, Any, Broken, Context, Fork, Hello, Preload, Ready, decode, encode
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = 300  # of 1000: how much rather the kernel takes a member than its supervisor when memory runs out
 _PARENT_WAIT = 10.0  # seconds until the supervisor must have adopted a new member
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -185,11 +186,18 @@ def die_with(parent: int) -> None:
         os._exit(3)
 
 
+def _go_first() -> None:
+    """Has the kernel take this process before the supervisor when memory runs out: that one holds everybody's work."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:
+        file.write(b"%d" % min(1000, int(file.read()) + _OOM_SCORE))
+
+
 def member(order: Fork, fds: list[int], db: str) -> NoReturn:
     """This process is a member from now on."""
     from dq.executor.berth import Berth
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _go_first()
     berth = Berth(
         kind=order.kind,
         executor=order.executor,
