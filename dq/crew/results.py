@@ -177,6 +177,16 @@ class Results:
             self._committer.group.attempts.append(attempt)
         self.settle([row], batch, CANCELLED, self._sup.waits.cancelled, claim.epoch)
 
+    def _blame(self, member: Member, verdicts: list[Verdict], death: Death) -> list[Verdict]:
+        """Charges what a worker had finished where it could not send that, and has ended by itself."""
+        mute = _muted(member, verdicts, death)
+        return [
+            verdict._replace(outcome="crashed", charged=True)
+            if mute and verdict.outcome == "lost" and self._is_charged(verdict.row, alone=mute == 1)
+            else verdict
+            for verdict in verdicts
+        ]
+
     def _is_charged(self, row: Row, *, alone: bool) -> bool:
         """Whether a step is the cause that its worker could not speak any more: it has closed all descriptors, say.
 
@@ -191,10 +201,7 @@ class Results:
         cause = f"{member.why}; the worker {death}" if member.why else f"the worker {death}"
         now = self._sup.clock.now()
         self._scheduler.unload([verdict.row for verdict in verdicts])
-        mute = _muted(member, verdicts, death)
-        for row, batch, claim, outcome, charged in verdicts:
-            if mute and outcome == "lost" and self._is_charged(row, alone=mute == 1):
-                outcome, charged = "crashed", True
+        for row, batch, claim, outcome, charged in self._blame(member, verdicts, death):
             claim.open.pop(row[0], None)
             doom = self.doomed.pop(row[0], None)
             if doom is not None and doom.outcome == "timed_out":

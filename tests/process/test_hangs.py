@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -138,5 +137,3 @@ def test_a_supervisor_that_was_stopped_itself_blames_nobody(tmp_path: Path, ever
             (tmp_path / f"open-{name}").touch()
         assert sorted(future.result(30) for future in futures) == sorted(workers)
     assert rows(tmp_path / "f.db", ATTEMPTS) == []
-
-

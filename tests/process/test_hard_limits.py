@@ -71,7 +71,7 @@ def swells(cgroup: str) -> int:
 def test_a_kill_for_want_of_memory_is_told_as_one(engine: dq.Engine) -> None:
     with group(MEMORY, {"memory.limit_in_bytes": str(64 * MIB)}) as cgroup:
         others = [engine.submit(abs, -number) for number in range(20)]
-        with pytest.raises(dq.StepCrashed, match="SIGKILL.*want of memory"):
+        with pytest.raises(dq.StepCrashed, match=r"SIGKILL.*want of memory"):
             engine.submit(swells, str(cgroup)).result(30)
         assert [other.result(30) for other in others] == [*range(20)]
     assert engine.submit(abs, -1).result(30) == 1

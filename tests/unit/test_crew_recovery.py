@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dq.crew.committer import Committer
-from dq.crew.results import PATIENCE
-from dq.crew.results import failure
+from dq.crew.results import PATIENCE, failure
 from dq.errors import StepCrashed
 from dq.executor.frames import Claim, Submit
 from dq.executor.slots import SlotReader, SlotWriter, open_slots
