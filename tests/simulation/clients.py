@@ -111,7 +111,9 @@ class Client:
             case Refused(ticket, error, text):
                 if ticket not in self.asks or error not in ("RunEnded", "NoSuchRun"):
                     judge.wrong(f"a client is refused: {error} {text}")
-                del self.asks[ticket]
+                asked = self.asks.pop(ticket)
+                if isinstance(asked, Signal) and error == "NoSuchRun":
+                    self.world.awaited.append(asked.run)  # its start is on its way
             case _:
                 pass
 

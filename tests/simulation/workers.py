@@ -106,7 +106,7 @@ class Worker(Process):
         self.world.judge.stops(row[0])
         status, payload = outcome(self.names[row[2]], row[3])
         result = Results(epoch, [(row[0], status, payload, self.world.clock.now(), 1000)])
-        for _ in range(2 if self.world.rolls(0.03) else 1):  # a result that comes twice is late the second time
+        for _ in range(2 if self.world.rolls(0.15) else 1):  # a result that comes twice is late the second time
             self.main.say(result)
         self.ready.append((entry, len(self.main.out)))
         self.world.judge.sending(self.pid, row[0], len(self.main.out))

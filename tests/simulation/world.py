@@ -183,6 +183,7 @@ class World:
         if self.abandoned:
             return
         self.abandoned, sup = True, self.supervisor
+        self.sometimes["a late result was refused and counted"] += sup.scheduler.stale
         self.listener.close()
         Path(self.address).unlink()
         peers = [peer for member in sup.staff.members for peer in (member.peer, member.control)]
