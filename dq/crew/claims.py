@@ -98,3 +98,14 @@ class Claim:
         self.open = {row[0]: row for row in rows}
         self.estimate = estimate  # nanoseconds for one row
         self.gate = gate  # whose limits count it
+
+
+def stretches(rows: list[Row]) -> list[list[Row]]:
+    """Cuts rows where the function changes."""
+    parts: list[list[Row]] = []
+    for row in rows:
+        if parts and parts[-1][0][2] == row[2]:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dq import errors
 from dq.crew.bookings import Bookings
 from dq.crew.census import census
-from dq.crew.claims import Batch, Row
+from dq.crew.claims import Batch, Row, stretches
 from dq.crew.forks import Forks
 from dq.crew.leases import Leases
 from dq.crew.peer import Peer
@@ -42,6 +42,9 @@ class Client:
         self.functions: dict[int, Function] = {}
         self.ids = Leases()
         self.batches: set[Batch] = set()
+        self.heirs: list[
+            tuple[Client, set[int]]
+        ] = []  # who wants results of steps that are this one's while it is here
 
     def owns_fresh(self, rows: list[tuple[int, int, bytes]]) -> bool:
         """Whether ids are consecutive, of a lease of this connection, and above all that were submitted from it.
@@ -118,6 +121,9 @@ class Clients:
         self.all.pop(client.peer.fd, None)
         for batch in client.batches:
             batch.owner = None
+        for heir, ids in client.heirs:
+            if self.all.get(heir.peer.fd) is heir:
+                self.take_over(heir, ids)
         for run in self._ledger.runs.values():
             if run.watchers is not None:
                 run.watchers.discard(client.peer)
@@ -181,7 +187,7 @@ class Clients:
             if len(numbers) == 1:
                 self._queue(client, part, batch, spill=not terms)
             else:
-                for stretch in _stretches(part):
+                for stretch in stretches(part):
                     self._queue(client, stretch, batch, spill=not terms)
 
     def _batches(self, client: Client, rows: list[Row]) -> list[tuple[Batch, list[Row]]]:
@@ -246,9 +252,14 @@ class Clients:
         open_ids = sorted(ids - {row[0] for row in recorded})
         for batch in self._ledger.batches.values():
             at = bisect_left(open_ids, batch.first)
-            if batch.owner is None and at < len(open_ids) and open_ids[at] <= batch.last:
+            if at == len(open_ids) or open_ids[at] > batch.last:
+                continue
+            if batch.owner is None:
                 batch.owner = client.peer
                 client.batches.add(batch)
+            elif batch.owner is not client.peer:
+                # It may be the same client's old connection, whose end is not heard yet.
+                self.all[batch.owner.fd].heirs.append((client, set(open_ids)))
         gone = set(open_ids) - self._store.known_steps(open_ids) if open_ids else ()
         if gone:  # it has ended and was tidied up; nobody shall wait for ever
             self.answer(client, frames.Results(0, [(id, FAILED, self._results.forgotten, 0, 0) for id in gone]))
@@ -383,14 +394,3 @@ class Clients:
         self.answer(client, frames.Farewell(stops))
         if stops:
             self._sup.stop("its last client has left", now=message.now)
-
-
-def _stretches(rows: list[Row]) -> list[list[Row]]:
-    """Cuts rows where the function changes."""
-    parts: list[list[Row]] = []
-    for row in rows:
-        if parts and parts[-1][0][2] == row[2]:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return parts
