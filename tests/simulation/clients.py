@@ -7,8 +7,27 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from dq.executor.frames import (
-    VERSION, Acked, Adopt, Cancel, CancelDone, CancelRun, Define, Done, Ended, Hello, Message, Refused, Results, Resubmit, Signal,
-    Start, Started, Submit, Term, Watch, Welcome,
+    VERSION,
+    Acked,
+    Adopt,
+    Cancel,
+    CancelDone,
+    CancelRun,
+    Define,
+    Done,
+    Ended,
+    Hello,
+    Message,
+    Refused,
+    Resubmit,
+    Results,
+    Signal,
+    Start,
+    Started,
+    Submit,
+    Term,
+    Watch,
+    Welcome,
 )  # fmt: skip
 from tests.simulation.machine import SECOND, Pipe
 
@@ -77,7 +96,7 @@ class Client:
             self._hear(message)
         return bool(self.pipe.flows(1 << 16) or heard)
 
-    def _hear(self, message: Any) -> None:
+    def _hear(self, message: Any) -> None:  # noqa: C901, PLR0912 -- one case for each kind of frame
         judge = self.world.judge
         self.world.trace("client", self.number, type(message).__name__)
         match message:
@@ -135,7 +154,9 @@ class Client:
         if self.pipe is None or len(self.ids) < 100:
             return
         chance = self.world.chance
-        chance.choices([self._submits, self._starts, self._signals, self._cancels, self._cancels_run], [10, 5, 3, 2, 1])[0]()
+        chance.choices(
+            [self._submits, self._starts, self._signals, self._cancels, self._cancels_run], [10, 5, 3, 2, 1]
+        )[0]()
 
     def _id(self) -> int:
         id, self.ids = self.ids[0], self.ids[1:]
@@ -161,9 +182,10 @@ class Client:
 
     def _starts(self) -> None:
         chance, name = self.world.chance, f"r{self._ticket()}"
-        rounds: list[list[list[Any]]] = []
-        for _ in range(chance.randint(1, 3)):
-            rounds.append([[chance.choice(STEPS), self._args().decode()] for _ in range(chance.randint(1, 3))])
+        rounds: list[list[list[Any]]] = [
+            [[chance.choice(STEPS), self._args().decode()] for _ in range(chance.randint(1, 3))]
+            for _ in range(chance.randint(1, 3))
+        ]
         if chance.random() < 0.5:
             rounds.append([["sleep", chance.randint(1, 8)]])
         if chance.random() < 0.4:

@@ -6,7 +6,21 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
-from dq.executor.frames import Assign, Define, Deliver, Finish, Forget, Fork, History, Joined, Lease, Leased, Steps, Stop, Term
+from dq.executor.frames import (
+    Assign,
+    Define,
+    Deliver,
+    Finish,
+    Forget,
+    Fork,
+    History,
+    Joined,
+    Lease,
+    Leased,
+    Steps,
+    Stop,
+    Term,
+)
 from dq.executor.options import SLEEP, SUPERVISOR, WAIT_SIGNAL
 from dq.executor.slots import HOST, SlotWriter
 from tests.simulation.machine import SECOND, Process
@@ -90,7 +104,7 @@ class Host(Process):
             self.slot.begin(0, ready[0].id, 0)
         return bool(heard or ready) or self.flows(1 << 16)
 
-    def _hear(self, message: Any) -> None:
+    def _hear(self, message: Any) -> None:  # noqa: C901 -- one case for each kind of frame
         match message:
             case Assign():
                 self.plays[message.run] = Play(message)
@@ -149,7 +163,9 @@ class Host(Process):
             values += [play.ends[step].hex() for step in steps]
         play.over = True
         text = json.dumps(values).encode()
-        self.main.say(Finish(play.id, "failed" if play.cancelled else "completed", b"cancelled" if play.cancelled else text))
+        self.main.say(
+            Finish(play.id, "failed" if play.cancelled else "completed", b"cancelled" if play.cancelled else text)
+        )
 
     def _asks(self, play: Play, fresh: list[tuple[str, int, Any]]) -> None:
         rows, terms = [], []
@@ -169,8 +185,12 @@ class Host(Process):
     def _number(self, name: str) -> int:
         if name not in self.numbers:
             self.numbers[name] = len(self.numbers) + 1
-            define = self.world.defines.get(name) or Define(0, name, "step", name.encode().ljust(16, b"-")[:16], b"", SUPERVISOR, 1)
-            self.main.say(Define(self.numbers[name], *[getattr(define, field) for field in define.__struct_fields__[1:]]))
+            define = self.world.defines.get(name) or Define(
+                0, name, "step", name.encode().ljust(16, b"-")[:16], b"", SUPERVISOR, 1
+            )
+            self.main.say(
+                Define(self.numbers[name], *[getattr(define, field) for field in define.__struct_fields__[1:]])
+            )
         return self.numbers[name]
 
     def flows(self, count: int) -> bool:

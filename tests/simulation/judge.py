@@ -115,7 +115,9 @@ class Judge:
         for step, epoch, flag, cause in rows("SELECT step, epoch, charged, cause FROM dq_attempt"):
             charged[step] += flag
             known = (step, epoch) in self.begun if epoch else step in self.host_died_in
-            known = known or cause == MACHINE  # what a lost machine had begun nobody knows: twice claimed there is charged
+            known = (
+                known or cause == MACHINE
+            )  # what a lost machine had begun nobody knows: twice claimed there is charged
             if flag and not known:
                 self.wrong(f"step {step} is charged under {epoch}, and had not begun")
         for step, (name, args) in self.acked.items():
@@ -171,7 +173,9 @@ class Judge:
         if any(taken[key] != 1 for key in self.signals):
             self.wrong("a signal that was acknowledged is not there once")
 
-    def _values(self, name: str, values: list[str], results: dict[int, tuple[str, bytes]], steps: dict[str, list[int]]) -> None:
+    def _values(
+        self, name: str, values: list[str], results: dict[int, tuple[str, bytes]], steps: dict[str, list[int]]
+    ) -> None:
         """What a run returned is what its program makes of the results on record."""
         known = {name: iter(ids) for name, ids in steps.items()}
         due: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import random
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000
 START = 1_764_000_000 * SECOND
+EPOLL = select.epoll
 RIGHTS = socket.CMSG_SPACE(16 * 4)
 
 
@@ -152,6 +154,20 @@ class Template(Process):
     def poll(self) -> int | None:
         """As a Popen has it."""
         return None if self.alive else -signal.SIGKILL
+
+
+class Epoll:
+    """The kernel's, but it tells of what is ready in whatever order: none is promised."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._real, self._chance = EPOLL(), chance
+        self.register, self.modify = self._real.register, self._real.modify
+        self.unregister, self.close = self._real.unregister, self._real.close
+
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        events = self._real.poll(timeout)
+        self._chance.shuffle(events)
+        return events
 
 
 class Machine:

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.simulation.judge import Wrong
 from tests.simulation.machine import SECOND, START
@@ -39,7 +39,7 @@ def play(number: int, *, keep: bool = False) -> History:
             drain(world)
             world.supervisor.committer.settle()
             world.judge.at_the_end()
-        except (Exception, Wrong) as found:  # noqa: BLE001 -- whatever it is, the number repeats it
+        except (Exception, Wrong) as found:
             error = found
         world.close()
     return History(number, world.digest.hexdigest(), error, world.sometimes, world.judge.bodies, world.lines)
@@ -73,7 +73,10 @@ def _flow(world: World) -> None:
     """Some bytes leave somebody's pipe, perhaps half a frame."""
     members = [*world.machine.living("worker"), *world.machine.living("host")]
     if members:
-        getattr(world.chance.choice(members), "flows")(world.chance.choice([1, 3, 7, 30, 1000]))  # noqa: B009
+        member: Any = world.chance.choice(members)
+        if member.flows(world.chance.choice([1, 3, 7, 30, 1000])) and world.chance.random() < 0.1:
+            world.sometimes["died with its last words in the pipe"] += not member.main.out
+            member.dies()
 
 
 def _time(world: World) -> None:

@@ -1,6 +1,6 @@
 """Thousands of histories, each led by one number: whatever dies, hangs, comes late or is cut off, the promises hold.
 
-    DQ_HISTORY=17 .venv/bin/python -m pytest tests/simulation -k one_history -s   # plays one, and prints its trace
+DQ_HISTORY=17 .venv/bin/python -m pytest tests/simulation -k one_history -s   # plays one, and prints its trace
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from sqlite3 import connect
 from typing import Any
+from unittest import mock
 
 from dq.crew.door import Door
 from dq.crew.options import Options
@@ -30,7 +31,7 @@ from dq.store.store import Store
 from tests.simulation.clients import STEPS, Client
 from tests.simulation.hosts import Host
 from tests.simulation.judge import Judge
-from tests.simulation.machine import Clock, Machine, Process
+from tests.simulation.machine import Clock, Epoll, Machine
 from tests.simulation.workers import Worker
 
 ABLE = Capability.KILL | Capability.HARD_TIMEOUT | Capability.MEMORY_LIMIT
@@ -96,7 +97,8 @@ class World:
         slots = SlotReader(self.memory)
         told = Options(str(self.db), WORKERS, {}, "fork", 3.0, 5.0)
         machine: Any = self.machine
-        self.supervisor = Supervisor(told, self.store, slots, self.clock, boot.epoch, machine, machine)
+        with mock.patch("dq.crew.poller.select.epoll", return_value=Epoll(self.chance)):
+            self.supervisor = Supervisor(told, self.store, slots, self.clock, boot.epoch, machine, machine)
         self.supervisor.scheduler.add_pool("cpu", f"process:{WORKERS}", WORKERS, 1, ABLE)
         self.supervisor.scheduler.pools[""] = self.supervisor.scheduler.pools["cpu"]
         self.supervisor._expel = self._expelled  # type: ignore[method-assign]  # nobody here sends garbage
@@ -221,6 +223,3 @@ def _define(name: str, kind: Any) -> Define:
     queue = Queue("narrow", concurrency=2).pack() if name == "m:narrow" else b""
     packed = options.pack(options.Options(queue=queue))
     return Define(0, name, kind, name.encode().ljust(16, b"-")[:16], b"code", "", 3, packed)
-
-
-__all__ = ["ACTS", "DRAIN", "Process", "World"]
