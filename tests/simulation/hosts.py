@@ -28,7 +28,7 @@ from tests.simulation.machine import SECOND, Process
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-BUILTINS = {"sleep": SLEEP, "signal": WAIT_SIGNAL}
+BUILTINS: dict[str, str] = {"sleep": SLEEP, "signal": WAIT_SIGNAL}
 
 
 class Play:
@@ -49,7 +49,7 @@ class Play:
         for asked in self.rounds:
             rounds.append([])
             for kind, told in asked:
-                name = BUILTINS.get(kind, kind)
+                name: str = BUILTINS.get(kind) or kind
                 counts[name] = counts.get(name, -1) + 1
                 rounds[-1].append((name, counts[name], told))
         return rounds
@@ -173,7 +173,7 @@ class Host(Process):
             block = self.ids[0]
             id, self.ids[0] = block[0], block[1:]
             play.known[name, occurrence] = id
-            args = told.encode() if isinstance(told, str) else b"%d" % told
+            args = str(told).encode()
             rows.append((id, play.id, self._number(name), "0", occurrence, b"g" * 16, args))
             if name == SLEEP:
                 terms.append(Term(id, after=told * SECOND))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dq.crew.recovery import MACHINE
 from dq.executor.options import SLEEP, WAIT_SIGNAL
 from dq.model.states import STATUS
+from tests.simulation.hosts import BUILTINS
 from tests.simulation.workers import outcome
 
 if TYPE_CHECKING:
@@ -181,6 +182,6 @@ class Judge:
         due: list[str] = []
         for asked in json.loads(self.runs[name]):
             for kind, _ in asked:
-                due.append(results[next(known[{"sleep": SLEEP, "signal": WAIT_SIGNAL}.get(kind, kind)])][1].hex())
+                due.append(results[next(known[BUILTINS.get(kind) or kind])][1].hex())
         if values != due:
             self.wrong(f"run {name} returned {values}, which should be {due}")
