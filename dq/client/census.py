@@ -33,9 +33,12 @@ class Crew(NamedTuple):
         rows: The processes.
         pending: Steps that nobody has claimed.
         claimed: Steps that a worker has.
+        stale: What came too late since this supervisor began, and was refused: results under a claim that was over, and
+            ends of runs from a host that did not have them any more. None of it has changed anything.
     """
 
     boot_epoch: int
     rows: list[Member]
     pending: int
     claimed: int
+    stale: int = 0

@@ -301,7 +301,7 @@ class Engine(Letters, Queues, Starting, Tables, Timetable, Upkeep):
     def census(self) -> Crew:
         """Who is at work: the processes with their pids, and how much there is to do. Raises SupervisorLost."""
         crew = self._line.census()
-        return Crew(crew.boot_epoch, [Member(*row) for row in crew.rows], crew.pending, crew.claimed)
+        return Crew(crew.boot_epoch, [Member(*row) for row in crew.rows], crew.pending, crew.claimed, crew.stale)
 
 
 def _check_guard() -> None:

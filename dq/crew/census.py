@@ -21,4 +21,5 @@ def census(supervisor: Supervisor, ticket: int) -> frames.Crew:
             since = int((now - member.busy_since) * 1e6) if begun else 0
             rows.append((member.kind, member.pid, member.slot, member.finished, begun, since))
     pending = sum(lane.pending for lane in supervisor.scheduler.lanes.values()) + supervisor.queues.shut_out()
-    return frames.Crew(ticket, supervisor.ledger.boot_epoch, rows, pending, supervisor.scheduler.claimed)
+    scheduler = supervisor.scheduler
+    return frames.Crew(ticket, supervisor.ledger.boot_epoch, rows, pending, scheduler.claimed, scheduler.stale)

@@ -214,6 +214,7 @@ class Hosts:
     def _finish(self, host: Member, id: int, state: str, payload: bytes) -> None:
         run = self._ledger.runs.get(id)
         if run is None or run.host is not host:
+            self._scheduler.stale += 1
             return
         self._let_go(run, host)
         run.ending = (state, payload)  # a run ends when the steps that it has submitted have ended
@@ -270,6 +271,8 @@ class Hosts:
             self._let_go(run, host)
             self._ledger.change(run, RunState.BLOCKED, reason=reason)
             self._tell(run, reason.encode())
+        else:
+            self._scheduler.stale += 1
 
     def _tell(self, run: Run, payload: bytes) -> None:
         ended = frames.Ended(run.id, run.state, payload)

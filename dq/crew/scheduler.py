@@ -59,7 +59,7 @@ class Scheduler:
         self.queues: Queues  # the same
         self.draining = False
         self.ahead: set[Member] = set()  # members that hold rows which they have not begun
-        self.stale = 0  # results that were refused: their claim was over
+        self.stale = 0  # results and ends that were refused: their claim was over
         self.claimed = 0  # rows that members hold
         self._loaded_rows = 0
         self._loaded_bytes = 0

@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from dq.cli.doctor.finding import ERROR, NOTE, WARNING, Finding
+from dq.client.glance import glance
 from dq.client.sock import SUFFIX, dial
 from dq.crew.ownership import started
 from dq.errors import StoreError
+
+PATIENCE = 5.0  # seconds for an answer of the supervisor; it answers between two commits
 
 
 class Owner(NamedTuple):
@@ -92,8 +96,10 @@ def _socket(db: str, owner: Owner) -> Iterator[Finding]:
     except StoreError as error:
         yield Finding(ERROR, "socket", str(error), "clients can't reach their supervisor", "remove it, as its owner")
         return
-    if sock is not None:
+    if sock is not None and _state(owner.pid) in "Tt":
         sock.close()
+    elif sock is not None:
+        yield from _at_work(db, owner, sock)
     elif owner.pid:
         yield Finding(
             ERROR, "socket", f"the supervisor (pid {owner.pid}) works, and {path} leads nowhere",
@@ -103,4 +109,24 @@ def _socket(db: str, owner: Owner) -> Iterator[Finding]:
         yield Finding(
             NOTE, "socket", f"{path} is a dead supervisor's", "it says that the last one was killed; that is all",
             f"nothing: the next one replaces it (`dq up --db {shlex.quote(db)}`)",
+        )  # fmt: skip
+
+
+def _at_work(db: str, owner: Owner, sock: socket.socket) -> Iterator[Finding]:
+    """What the supervisor itself says."""
+    try:
+        crew = glance(sock, PATIENCE)
+    except TimeoutError:
+        yield Finding(
+            WARNING, "owner", f"the supervisor (pid {owner.pid}) has not answered for {PATIENCE:g} s",
+            "it waits for the disk, or is very busy; nobody is told of anything meanwhile",
+            f"look at the room and the disk, and at `cat /proc/{owner.pid}/wchan`; should it stay so, `kill -9 {owner.pid}`, and "
+            f"`dq up --db {shlex.quote(db)}` goes on",
+        )  # fmt: skip
+        return
+    if crew is not None and crew.stale:
+        yield Finding(
+            NOTE, "late results", f"{crew.stale} results have come too late since the supervisor (pid {owner.pid}) began, and "
+            "were refused", "their steps had been given to others, or were over; nothing of them counts, and each step has one result",
+            "nothing; where the number grows, workers are held to be hung too soon (`dq up --hang SECONDS`)",
         )  # fmt: skip

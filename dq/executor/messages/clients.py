@@ -86,6 +86,7 @@ class Crew(Message, frozen=True, tag=24):
     rows: list[tuple[str, int, int, int, int, int]]
     pending: int
     claimed: int
+    stale: int = 0  # what came too late since this supervisor began, and was refused
 
 
 class Flush(Message, frozen=True, tag=25):
