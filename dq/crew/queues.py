@@ -86,6 +86,11 @@ class Queues:
         self.write(queue)
         self._look(queue)
 
+    def clock_was_set(self) -> None:
+        """The system's clock was set: a rate must not look back from a time that comes in an hour, or a year."""
+        for queue in self.by_name.values():
+            self._look(queue)
+
     def _look(self, queue: Queue) -> None:
         for gate in list(queue.gates.values()):
             self._update(gate)
@@ -274,10 +279,13 @@ class Queues:
         """Forgets what began longer ago than the rate looks back, and comes again when that is due for the oldest."""
         now, period = self._sup.clock.now(), gate.queue.limits.period
         gone = self._sup.committer.group.ended_begins
+        begins = gate.recent.values()
+        if gate.alarm_at > now + period + 1 or next(iter(begins)) > now or next(reversed(begins)) > now:
+            # The system's clock was set back: nothing began later than now, and nobody looks again too late.
+            gate.recent = OrderedDict((key, min(at, now)) for key, at in gate.recent.items())
+            gate.alarm_at = 0
         while gate.recent:
             (step, attempt), at = next(iter(gate.recent.items()))
-            if at > now:  # the system's clock was set back
-                at = gate.recent[step, attempt] = now
             if at + period >= now and period:
                 break
             del gate.recent[step, attempt]

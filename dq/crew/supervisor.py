@@ -33,6 +33,7 @@ from dq.crew.evidence import Death, MemoryKills, last_stack
 from dq.crew.hosts import Hosts
 from dq.crew.kernel import Kernel
 from dq.crew.launches import Launches
+from dq.crew.leaps import Leaps
 from dq.crew.ledger import Ledger
 from dq.crew.limits import Limits
 from dq.crew.members import HOST, Member
@@ -98,6 +99,7 @@ class Supervisor:
         self.limits = Limits(self)
         self.cancels = Cancels(self)
         self.schedules = Schedules(self)
+        self.leaps = Leaps(clock, self.queues, self.notice)
         self.publishing = Publishing(self)
         self.effects = Effects(self)
         self.clients = Clients(self, self.hosts, self.results)
@@ -219,6 +221,7 @@ class Supervisor:
             if not member.pid:
                 self.staff.lose(member)
         self.staff.look_again()
+        self.leaps.look()
         self.committer.tidy()
         reap_strangers({m.pid for m in self.staff.members} | {n.pid for n in self.staff.nurseries})
         self.timers.at(now + self.watch.tick, self._tick)

@@ -21,7 +21,7 @@ ENTRIES = 512
 _HEAD = struct.Struct("<QQQ16sQQQ")
 _ENTRY = struct.Struct("<QQQ")
 _WORD = struct.Struct("<Q")
-_ENTRIES_AT = 128
+_TIMED_AT, _ENTRIES_AT = 64, 128
 SLOT_SIZE = 16384
 _BEAT_AT = 48
 _TIMED_WORD, _SINCE_WORD = 8, 9
@@ -115,8 +115,8 @@ class SlotWriter:
         self._finished = 0
 
     def own(self, boot_epoch: int, pid: int, started: int, nonce: bytes, kind: int) -> None:
-        """Signs the slot, before the first claim."""
-        self._memory[self._at + _ENTRIES_AT : self._at + SLOT_SIZE] = bytes(SLOT_SIZE - _ENTRIES_AT)
+        """Signs the slot, before the first claim. What is left of another owner, of another boot perhaps, is wiped."""
+        self._memory[self._at + _TIMED_AT : self._at + SLOT_SIZE] = bytes(SLOT_SIZE - _TIMED_AT)
         _HEAD.pack_into(self._memory, self._at, boot_epoch, pid, started, nonce, kind, 0, 0)
 
     def beat(self) -> None:
