@@ -620,6 +620,17 @@ SELECT epoch, claimed_at FROM dq_claim ORDER BY epoch;
 -- name: latest_end
 SELECT coalesce(max(ended_at), 0) FROM (SELECT ended_at FROM dq_result WHERE step < ? ORDER BY step DESC LIMIT ?);
 
+-- name: latest_begin
+SELECT max(
+    (SELECT coalesce(max(created_at), 0) FROM (SELECT created_at FROM dq_step WHERE id < ?1 ORDER BY id DESC LIMIT ?2)),
+    (SELECT coalesce(max(created_at), 0) FROM (SELECT created_at FROM dq_run WHERE id < ?1 ORDER BY id DESC LIMIT ?2))
+);
+
+-- name: distant_terms
+SELECT count(*), max(term.due_at), min(term.step)
+FROM dq_term AS term JOIN dq_step AS step ON step.id = term.step
+WHERE term.due_at BETWEEN ? AND ? AND NOT EXISTS (SELECT 1 FROM dq_result AS result WHERE result.step = term.step);
+
 -- What follows is for people: it reads the views.
 
 -- name: list_schedules

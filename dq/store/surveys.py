@@ -62,3 +62,12 @@ class Surveys(Reads):
     def latest_end(self, steps: int = 1000) -> int:
         """When the last one of the newest steps ended, 0 where none has."""
         return int(self._rows("latest_end", letters.LAST_ID, steps)[0][0])
+
+    def latest_begin(self, rows: int = 1000) -> int:
+        """When the last one of the newest steps and runs was asked for, 0 where there are none."""
+        return int(self._rows("latest_begin", letters.LAST_ID, rows)[0][0])
+
+    def distant_steps(self, since: int, until: int) -> tuple[int, int, int]:
+        """Open steps that are due within that time: how many, the latest time, and one of them; zeros for none."""
+        count, due, step = self._rows("distant_terms", since, until)[0]
+        return count, due or 0, step or 0

@@ -22,6 +22,7 @@ _MAY_SCAN = {
     "list_schedules",
     "schedules_aside",
     "parked_steps",
+    "distant_terms",
     "progress",
     "queues",
     "begins",

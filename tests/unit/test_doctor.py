@@ -22,7 +22,7 @@ from dq.crew.delays import FAR
 from dq.executor import blobs
 from dq.model.payload import FILE, seal
 from dq.store import faults, place
-from dq.store.group import ContextRow, FunctionRow, Group, RunRow, TermRow
+from dq.store.group import ContextRow, FunctionRow, Group, RunRow, ScheduleRow, TermRow
 from dq.store.store import Store
 from tests.store import rows
 from tests.waiting import wait_until
@@ -132,6 +132,24 @@ def test_a_clock_that_was_set_back(db: str) -> None:
     result = (1, None, "completed", 1, 0, 0, later, later, rows.RESULT)
     with_rows(db, rows.batch(1, 1), Group(results=[result], closed_batches=[(1,)]))
     assert "minutes in the future" in found(db, WARNING)["clock"].what
+
+
+def test_what_was_put_on_record_under_a_clock_that_was_wrong(db: str) -> None:
+    later = time.time_ns() // 1000 + 800 * contents.DAY
+    group = Group(
+        lease_to=4, batches=[(1, 3)], steps=[(id, 1, rows.ARGS, later if id == 1 else rows.NOW) for id in (1, 2, 3)],
+        terms=[TermRow(1, later + 60_000_000), TermRow(2, rows.NOW), TermRow(3, FAR)],
+    )  # fmt: skip
+    schedule = ScheduleRow(
+        "nightly", 1, rows.ARGS, b"f" * 16, "0 3 * * *", "UTC", "skip", "skip", 0, later, None, None, None, 0, later
+    )
+    with_rows(db, group, Group(schedules=[schedule]))
+    assert found(db, WARNING)["clock"].what == "something was put on record 800 days in the future"
+    notes = found(db, NOTE)
+    assert notes["due times"].what == "1 steps, such as 1, are due in more than a year, the last one in 800 days"
+    assert "such as nightly" in notes["schedules"].what
+    with_rows(db, rows.results(0, [1]))
+    assert "due times" not in found(db, NOTE)
 
 
 def test_a_log_that_grows(db: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dq.cli.doctor.finding import ERROR, NOTE, WARNING, Finding
 from dq.cli.sizes import size
+from dq.crew.delays import FAR
 from dq.crew.janitor import listing
 from dq.errors import DamagedPayload
 from dq.executor import blobs
@@ -19,6 +20,8 @@ from dq.store.reader import Reader
 
 LONG_LOG = 256 << 20  # bytes
 FUTURE = 60_000_000  # microseconds
+DAY = 86_400_000_000  # the same
+YEAR = 365 * DAY  # the same
 SHOWN = 5  # examples in a finding
 
 
@@ -37,7 +40,7 @@ def check(db: str, reader: Reader, now: int) -> Iterator[Finding]:
             "nothing; a new file has the right one",
         )  # fmt: skip
     yield from _log(db)
-    yield from _clock(reader, now)
+    yield from _clock(db, reader, now)
     yield from _side_files(db, reader)
 
 
@@ -51,13 +54,42 @@ def _log(db: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _clock(reader: Reader, now: int) -> Iterator[Finding]:
+def _clock(db: str, reader: Reader, now: int) -> Iterator[Finding]:
     ahead = reader.archive().latest_end() - now
     if ahead > FUTURE:
         yield Finding(
             WARNING, "clock", f"something on record ended {ahead / 6e7:.0f} minutes in the future",
             "the system's clock was set back, or was wrong; timers, schedules and `dq gc` go by it",
             "set the clock right (`timedatectl`)",
+        )  # fmt: skip
+    ahead = reader.archive().latest_begin() - now
+    if ahead > DAY:
+        yield Finding(
+            WARNING, "clock", f"something was put on record {ahead / DAY:.0f} days in the future",
+            "the system's clock was wrong then, or is now; what was to be done after a while is due that much too late",
+            "set the clock right (`timedatectl`); dq ls tells the times, and `dq retry STEP` lets a step begin now",
+        )  # fmt: skip
+    yield from _far_ahead(db, reader, now)
+
+
+def _far_ahead(db: str, reader: Reader, now: int) -> Iterator[Finding]:
+    """What waits for so long that nobody may have meant it."""
+    quoted = shlex.quote(db)
+    count, due, step = reader.archive().distant_steps(now + YEAR, FAR // 2)
+    if count:
+        yield Finding(
+            NOTE, "due times", f"{count} steps, such as {step}, are due in more than a year, the last one in {(due - now) / DAY:.0f} days",
+            "timers, delays and retries go by the system's clock: it may have been wrong when they were asked for",
+            f"nothing where that is meant; else `dq retry {step} --db {quoted}` lets a delayed step begin now, and "
+            "`dq cancel RUN` ends a run whose timer it is",
+        )  # fmt: skip
+    late = [line for line in reader.schedules() if not line.paused and line.next_at > now + YEAR]
+    if late:
+        yield Finding(
+            NOTE, "schedules", f"{len(late)} schedules, such as {late[0].id}, are due in more than a year",
+            "a time that has fired is never fired again, so where the clock was set back they wait for it to come there",
+            f"nothing where that is meant; else take it away (`dq schedules delete {shlex.quote(late[0].id)} --db {quoted}`) and "
+            "book it again: the times that have fired stay fired",
         )  # fmt: skip
 
 
