@@ -7,6 +7,8 @@ import os
 import signal
 from typing import NamedTuple, Protocol
 
+from dq.crew.kin import kin
+
 
 class Exit(NamedTuple):
     """How a process ended: wait status (-1: somebody else took it) and peak of resident memory in KiB."""
@@ -30,7 +32,7 @@ class Kernel(Protocol):
         ...
 
     def kill(self, pid: int, pidfd: int) -> None:
-        """Kills a member's whole group."""
+        """Kills a member's whole group, and its descendants in groups of their own."""
         ...
 
     def send(self, pidfd: int, number: int) -> None:
@@ -53,10 +55,13 @@ class Linux:
         return os.pidfd_open(pid)
 
     def kill(self, pid: int, pidfd: int) -> None:
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        with kin(pid) as found:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            for fd in found:
+                self.send(fd, signal.SIGKILL)
 
     def send(self, pidfd: int, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -49,6 +49,36 @@ def test_a_time_limit_holds_whatever_a_step_does_not_hear(engine: dq.Engine, tmp
     assert engine.submit(abs, -1).result(30) == 1
 
 
+def detached(depth: int) -> list[int]:
+    """Processes in sessions of their own, each the child of the one before; their pids."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.write(theirs, b"".join(b"%d " % pid for pid in (detached(depth - 1) if depth else [])) or b" ")
+        while True:
+            signal.pause()
+    pids = [child, *map(int, os.read(ours, 1000).split())]
+    os.close(ours)
+    os.close(theirs)
+    return pids
+
+
+@dq.step(timeout=0.3)
+def leaves_its_group(folder: str) -> None:
+    flows.note(folder, "begin", "leaves", *detached(3))
+    ignores_signals()
+
+
+def test_nothing_of_a_killed_step_outlives_it_in_a_session_of_its_own(engine: dq.Engine, tmp_path: Path) -> None:
+    with pytest.raises(dq.StepTimeout):
+        engine.submit(leaves_its_group, str(tmp_path)).result(30)
+    pids = [int(word) for word in flows.lines(tmp_path)[0].split()[2:]]
+    assert len(pids) == 4
+    wait_until(lambda: not any(map(state, pids)), what="the end of all that it had started")
+    assert engine.submit(abs, -1).result(30) == 1
+
+
 def descends() -> None:
     sys.setrecursionlimit(1 << 30)
     value: Any = []
