@@ -17,6 +17,7 @@ import socket
 import sys
 
 from dq import errors
+from dq.crew.blame import say
 from dq.crew.kernel import Linux
 from dq.crew.launches import Launches
 from dq.crew.options import Options
@@ -79,7 +80,7 @@ def main(arguments: list[str], launches: Launches | None = None) -> int:
         code = supervisor.serve(listener)
     except errors.StoreError as error:
         # What is not known to be on disk is on disk or not; only a successor that reads it can tell.
-        sys.stderr.write(f"dq: {error} The supervisor stops; its successor goes on from what is on disk.\n")
+        say(f"{error} The supervisor stops; its successor goes on from what is on disk.")
         os._exit(DISK_FAILED)
     listener.close()
     with contextlib.suppress(FileNotFoundError):

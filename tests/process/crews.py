@@ -17,12 +17,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def supervisor(db: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Starts `python -m dq.crew` and returns when it listens."""
+def supervisor(db: Path, *words: str, out: int | None = None) -> subprocess.Popen[bytes]:
+    """Starts `python -m dq.crew` and returns when it listens. `out`: where it and its steps write all that they write."""
     ours, theirs = os.pipe()
     command = [sys.executable, "-P", "-m", "dq.crew", "--db", str(db), "--ready-fd", str(theirs), *words]
     with open(f"{db}.err", "ab") as errors:
-        process = subprocess.Popen(command, pass_fds=[theirs], start_new_session=True, stderr=errors)
+        process = subprocess.Popen(
+            command, pass_fds=[theirs], start_new_session=True, stdout=out, stderr=errors if out is None else out
+        )
     os.close(theirs)
     with open(ours) as pipe:
         told = json.loads(pipe.readline())
@@ -31,9 +33,9 @@ def supervisor(db: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def serving(db: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def serving(db: Path, *words: str, out: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A supervisor for the time of a block; killed at its end if it lives."""
-    process = supervisor(db, *words)
+    process = supervisor(db, *words, out=out)
     try:
         yield process
     finally:
