@@ -48,6 +48,8 @@ class Nursery:
         self.peer: Peer | None = None
         self.failures = 0
         self.retry_at = 0.0
+        self.since = 0.0  # when its imports began
+        self.slow = False  # whether it was told that they take long
         self.threads = 1
         self._launches = launches
         self._kernel = kernel
@@ -123,6 +125,7 @@ class Nursery:
                 self.threads = threads
                 self.failures = 0
                 self.trouble = self.guard = ""
+                self.slow = False
             case Broken(text, guard):
                 self.trouble, self.guard = text, guard
             case _:

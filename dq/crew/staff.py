@@ -90,12 +90,14 @@ class Staff:
     def _prepare(self, nursery: Nursery, now: float) -> bool:
         """Whether members can be had from a template; starts it when they can't and its back-off is over."""
         if nursery.ready:
+            nursery.since = now
             return nursery.preload(self._ledger.modules(nursery.context_id))
         if nursery.peer is None and now >= nursery.retry_at and not self.closing:
             self._start(nursery, now)
         return False
 
     def _start(self, nursery: Nursery, now: float) -> None:
+        nursery.since = now
         try:
             peer = nursery.start()
         except OSError as error:
@@ -256,10 +258,22 @@ class Staff:
             self._kernel.kill(member.pid, member.pidfd)
 
     def look_again(self) -> None:
-        """Scripts that could not be imported may be mended."""
+        """Scripts that could not be imported may be mended. Of those whose import takes long, people are told."""
+        now = self._clock.monotonic()
         for nursery in self.nurseries:
             if nursery.is_mended():
                 nursery.try_again(tell=False)
+            if (
+                nursery.pid
+                and not (nursery.ready or nursery.trouble or nursery.slow)
+                and now - nursery.since > START_MAX
+            ):
+                nursery.slow = True
+                self._notice(
+                    f"{nursery.context.script or 'the code'} is still being imported, after {now - nursery.since:.0f} s (pid "
+                    f"{nursery.pid}); its steps wait. Where it hangs, `py-spy dump --pid {nursery.pid}` tells in which line, and "
+                    f"`kill -9 {nursery.pid}` has it begin anew."
+                )
 
     def overdue(self, now: float) -> list[Member]:
         """Members that were asked for and are not ready in time."""
