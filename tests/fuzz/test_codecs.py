@@ -55,9 +55,8 @@ def told_failures(dice: random.Random, folder: Path) -> None:
     for read in (failures.read, failures.restore, unseal):
         try:
             found = read(damaged)
-        except DamagedPayload as error:
+        except DamagedPayload:
             assert damaged != sealed
-            assert "damaged" in str(error) or "too short" in str(error) or "failure" in str(error)
         else:
             assert damaged == sealed, found
 
@@ -92,9 +91,8 @@ def side_files(dice: random.Random, folder: Path) -> None:
     path.write_bytes(damaged := hurt(dice, whole))
     try:
         found = blobs.read(str(folder), body)
-    except DamagedPayload as error:
+    except DamagedPayload:
         assert damaged != whole
-        assert str(path) in str(error)
     else:
         assert damaged == whole
         assert found == value
@@ -184,7 +182,7 @@ def test_hurt_bytes_are_never_taken_for_others(tmp_path: Path, what: str, count:
     for seed in range(count):
         try:
             DECODERS[what](random.Random(seed), tmp_path)
-        except Exception as error:  # noqa: BLE001 -- each is a finding
+        except Exception as error:
             wrong += 1
             examples.append(f"{seed}: {error!r}")
     tally("fuzzed payloads and frames", count, seeds=f"0-{count - 1}", began=began, crashed=0, wrong=wrong)
