@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dq.cli import ls, show
@@ -49,14 +50,14 @@ class Examination:
         for part in (self._reader, self._list, self._show, self._doctor, self._store):
             self._asks(part)
 
-    def _asks(self, part: Callable[[], None]) -> None:
+    def _asks(self, part: Callable[[], object]) -> None:
         """An error of dq names the file, and says what to do."""
         try:
             part()
         except DqError as error:
             self.refusals.append(type(error).__name__)
             if isinstance(error, StoreError) and (self.db not in str(error) or len(str(error)) < 60):
-                raise Wrong(f"{part.__name__}: an error that does not help: {error}") from error
+                raise Wrong(f"an error that does not help: {error}") from error
 
     def holds(self, column: str, id: int, payload: bytes | None) -> None:
         """A payload that was read is what was stored there, or is known to be damaged."""
@@ -75,11 +76,11 @@ class Examination:
     def _reader(self) -> None:
         with Reader.open(self.db) as reader:
             for ask in (reader.engine, reader.run_counts, reader.step_counts, reader.schedules, reader.open_steps):
-                self._asks(ask)  # type: ignore[arg-type]
+                self._asks(ask)
             for run, name in specimen.RUNS.items():
-                self._asks(lambda run=run, name=name: self._run(reader, run, name))  # type: ignore[misc]
+                self._asks(partial(self._run, reader, run, name))
             for id in specimen.ALONE[::2]:
-                self._asks(lambda id=id: self._step(reader, id))  # type: ignore[misc]
+                self._asks(partial(self._step, reader, id))
 
     def _run(self, reader: Reader, run: int, name: str) -> None:
         line = reader.run(name)
@@ -100,7 +101,7 @@ class Examination:
 
     def _show(self) -> None:
         for id in ("movie-1", "movie-2", "31", "35"):
-            self._asks(lambda id=id: show.command.main([id, "--db", self.db], standalone_mode=False))  # type: ignore[misc]
+            self._asks(partial(show.command.main, [id, "--db", self.db], standalone_mode=False))
 
     def _doctor(self) -> None:
         for one in examine(self.db):

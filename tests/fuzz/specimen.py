@@ -6,11 +6,20 @@ import pickle
 import shutil
 from pathlib import Path
 
-
 from dq.executor import failures
 from dq.executor.codec import Codec
 from dq.model.payload import PICKLE, seal
-from dq.store.group import AttemptRow, BeginRow, FunctionRow, Group, LetterRow, QueueRow, ScheduleRow, SignalRow, TermRow
+from dq.store.group import (
+    AttemptRow,
+    BeginRow,
+    FunctionRow,
+    Group,
+    LetterRow,
+    QueueRow,
+    ScheduleRow,
+    SignalRow,
+    TermRow,
+)
 from dq.store.store import Store
 from tests.store import rows
 from tests.store.rows import NOW
@@ -85,8 +94,9 @@ def _flows(store: Store) -> None:
         store.commit(Group(lease_to=ids.stop, flow_steps=made))
         token = rows.epoch(store, run)
         store.commit(rows.claim(token, ids[:8]))
-        ended = [
-            (id, n, "completed", 1, token, 77, NOW + 5, NOW + 7, payload("result", id)) for n, id in enumerate(ids[:8], 1)
+        ended: list[tuple[int, int | None, str, int, int, int, int, int, bytes]] = [
+            (id, n, "completed", 1, token, 77, NOW + 5, NOW + 7, payload("result", id))
+            for n, id in enumerate(ids[:8], 1)
         ]
         store.commit(Group(results=ended, closed_claims=[(token,)]))
     told = {100: ("completed", payload("result", 100)), 101: ("failed", failure(101)), 102: ("blocked", None)}

@@ -55,7 +55,9 @@ def swap(dice: random.Random, data: bytes) -> bytes:
 
 def truncate(dice: random.Random, data: bytes) -> bytes:
     """The end is missing: whole pages, or not even whole sectors."""
-    return data[: PAGE * dice.randrange(len(data) // PAGE)] if dice.random() < 0.5 else data[: dice.randrange(len(data))]
+    return (
+        data[: PAGE * dice.randrange(len(data) // PAGE)] if dice.random() < 0.5 else data[: dice.randrange(len(data))]
+    )
 
 
 def behead(dice: random.Random, data: bytes) -> bytes:
@@ -82,7 +84,9 @@ def log_bits(dice: random.Random, data: bytes) -> bytes:
     frame = LOG_HEAD + (FRAME_HEAD + PAGE) * dice.randrange(max(1, (len(data) - LOG_HEAD) // (FRAME_HEAD + PAGE)))
     hurt = bytearray(data)
     for _ in range(dice.randint(1, 4)):
-        hurt[min(len(data) - 1, frame + dice.randrange(FRAME_HEAD if dice.random() < 0.5 else PAGE))] ^= 1 << dice.randrange(8)
+        hurt[min(len(data) - 1, frame + dice.randrange(FRAME_HEAD if dice.random() < 0.5 else PAGE))] ^= (
+            1 << dice.randrange(8)
+        )
     return bytes(hurt)
 
 
