@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from click import Command
+
 from dq.cli import ls, show
 from dq.cli.doctor.command import examine
 from dq.errors import DamagedPayload, DqError, StoreError
@@ -96,12 +98,12 @@ class Examination:
             self.holds("result.payload", id, found[1])
 
     def _list(self) -> None:
-        ls.command.main(["--db", self.db, "--json"], standalone_mode=False)
-        ls.command.main(["--db", self.db, "--open"], standalone_mode=False)
+        _call(ls.command, db=self.db, everything=False, unfinished=False, limit=50, as_json=True)
+        _call(ls.command, db=self.db, everything=False, unfinished=True, limit=50, as_json=False)
 
     def _show(self) -> None:
         for id in ("movie-1", "movie-2", "31", "35"):
-            self._asks(partial(show.command.main, [id, "--db", self.db], standalone_mode=False))
+            self._asks(partial(_call, show.command, id=id, db=self.db, limit=50, as_json=id == "movie-2"))
 
     def _doctor(self) -> None:
         for one in examine(self.db):
@@ -147,6 +149,12 @@ class Examination:
             self.holds("schedule.args", schedule.next_at, schedule.args)
         store.attempts(specimen.ALONE)
         store.failures(specimen.ALONE)
+
+
+def _call(command: Command, **options: object) -> None:
+    """What a command does, without the reading of its words."""
+    assert command.callback is not None
+    command.callback(**options)
 
 
 def look(folder: Path, scratch: Path, seed: int, truth: Truth) -> str:
