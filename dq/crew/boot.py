@@ -123,7 +123,11 @@ def _take_over(
         supervisor.scheduler.add_pool(name, specs[name], *size)
     if sizes:
         supervisor.scheduler.pools[""] = supervisor.scheduler.pools[DEFAULT_EXECUTOR]
-    recover(supervisor, slots, boot)
+    try:
+        recover(supervisor, slots, boot)
+    except Exception as error:
+        store.suspect(error)
+        raise
     return supervisor, listen(options.db)
 
 

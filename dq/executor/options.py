@@ -46,4 +46,7 @@ def pack(options: Options) -> bytes:
 @functools.lru_cache(256)
 def unpack(packed: bytes) -> Options:
     """Raises msgspec.MsgspecError for what is not packed options."""
-    return _decoder.decode(packed) if packed else _DEFAULT
+    try:
+        return _decoder.decode(packed) if packed else _DEFAULT
+    except UnicodeDecodeError as error:  # which msgspec lets through
+        raise msgspec.ValidationError(str(error)) from error

@@ -7,7 +7,7 @@ import time
 
 import apsw
 
-from dq.errors import StoreError
+from dq.errors import DqError, StoreError
 from dq.store import faults, migrate, place
 from dq.store.sql import SQL
 
@@ -18,6 +18,7 @@ CACHE_KIB = 32 * 1024
 LOG_LIMIT = 64 << 20  # bytes; a log that a slow reader made longer is cut back to this
 CHECK_AFTER_CLEAN = 0.02  # seconds that looking for damaged pages may take
 CHECK_AFTER_CRASH = 0.1
+CHECK_AFTER_ERROR = 10.0
 
 
 def sqlite_version() -> str:
@@ -76,8 +77,10 @@ def _prepare(connection: apsw.Connection, path: str, now: int) -> None:
     if ours:
         migrate.use_wal(connection, path)
         migrate.upgrade(connection)
-        clean = connection.execute(SQL["engine"]).get[2]
-        check_pages(connection, path, CHECK_AFTER_CLEAN if clean else CHECK_AFTER_CRASH)
+        engine = connection.execute(SQL["engine"]).get
+        check_pages(connection, path, CHECK_AFTER_CLEAN if engine and engine[2] else CHECK_AFTER_CRASH)
+        if engine is None:
+            raise faults.corrupt(path, "the row of dq_engine is gone")
     else:
         migrate.create(connection, path, now)
 
@@ -101,6 +104,16 @@ def check_pages(connection: apsw.Connection, path: str, seconds: float) -> None:
         connection.set_progress_handler(None, id="check")
     if finding != "ok":
         raise faults.corrupt(path, " ".join(str(finding).split()))
+
+
+def suspect(connection: apsw.Connection, path: str, error: BaseException | None) -> None:
+    """Raises CorruptDatabase where an error that nobody has foreseen comes from damaged pages; looks for some seconds.
+
+    What such pages hold can be of any type and say anything, and the code that reads them relies on what was written.
+    """
+    if isinstance(error, Exception) and not isinstance(error, DqError):
+        with faults.explained(path):
+            check_pages(connection, path, CHECK_AFTER_ERROR)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

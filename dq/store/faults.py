@@ -100,8 +100,10 @@ def explain(error: apsw.Error, path: str) -> StoreError:
 
 @contextmanager
 def explained(path: str) -> Iterator[None]:
-    """Turns SQLite's errors inside the block into those of dq.errors."""
+    """Turns SQLite's errors inside the block into those of dq.errors; text that is none is damage, too."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise corrupt(path, f"a text in it is no UTF-8 ({error.reason})") from error
     except apsw.Error as error:
         raise explain(error, path) from error

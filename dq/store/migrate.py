@@ -5,6 +5,7 @@ from __future__ import annotations
 import apsw
 
 from dq.errors import ForeignDatabase, NewerSchema, StoreError
+from dq.store import faults
 from dq.store.sql import SQL, read
 from dq.store.transaction import transaction
 
@@ -14,7 +15,7 @@ PAGE_SIZE = 4096  # bytes; a sync costs by the bytes of its pages, and large pay
 
 
 def check(connection: apsw.Connection, path: str) -> bool:
-    """Whether the file is one of dq's; False where it is still empty. Raises ForeignDatabase or NewerSchema."""
+    """Whether the file is one of dq's; False where it is still empty. Raises ForeignDatabase, NewerSchema, CorruptDatabase."""
     application = connection.pragma("application_id")
     version = connection.pragma("user_version")
     if application == APPLICATION_ID:
@@ -23,6 +24,8 @@ def check(connection: apsw.Connection, path: str) -> bool:
                 f"{path} was written by a later version of dq (its schema is {version}, this dq knows up to {VERSION}). "
                 "Nothing is changed. Upgrade with `pip install -U dq-durable`, or choose another file."
             )
+        if version < 1:
+            raise faults.corrupt(path, f"its header says that its schema is {version}, and none ever was")
         return True
     if application == 0 and version == 0 and connection.execute(SQL["count_schema"]).get == 0:
         return False

@@ -103,6 +103,8 @@ class StepCounts(NamedTuple):
 class Reader:
     """A read-only view of the file. Each call fetches all of its rows, so nothing keeps the log from being reset.
 
+    An error inside the block that nobody has foreseen, over a file whose pages are damaged, is CorruptDatabase.
+
     Example:
         with Reader.open("movie.db") as reader:
             for run in reader.runs():
@@ -169,7 +171,10 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            connection.suspect(self._opened, self._path, error)
+        finally:
+            self.close()
 
     def page_size(self) -> int:
         """Bytes."""
@@ -182,7 +187,7 @@ class Reader:
         return [] if found == ["ok"] else found
 
     def engine(self) -> EngineLine:
-        return EngineLine._make(self._rows("engine")[0])
+        return EngineLine._make(self.archive().engine_row())
 
     def runs(self, *, all: bool = True, before: int = LAST_ID, limit: int = 1000) -> list[RunLine]:
         """Runs, newest first: those with an id below `before`; only the unfinished ones where `all` is false."""

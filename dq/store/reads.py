@@ -138,17 +138,25 @@ class Reads:
             return self._connected().execute(SQL[name], values).fetchall()
         except apsw.Error as error:
             raise self._failed(error) from error
+        except UnicodeDecodeError as error:
+            raise faults.corrupt(self._path, f"a text in it is no UTF-8 ({error.reason})") from error
 
     def _failed(self, error: apsw.Error) -> StoreError:
         return faults.explain(error, self._path)
 
+    def engine_row(self) -> tuple[int, str, int, int, int, str]:
+        """The one row of dq_engine, in the order of `EngineLine`."""
+        for row in self._rows("engine"):
+            return row  # type: ignore[no-any-return]
+        raise faults.corrupt(self._path, "the row of dq_engine is gone")
+
     def next_id(self) -> int:
         """Ids below this one are given out."""
-        return int(self._rows("engine")[0][3])
+        return int(self.engine_row()[3])
 
     def salt(self) -> str:
         """What tells this file from all others."""
-        return str(self._rows("engine")[0][5])
+        return str(self.engine_row()[5])
 
     def contexts(self) -> list[ContextRow]:
         return [ContextRow(*row) for row in self._rows("contexts")]

@@ -86,7 +86,7 @@ class Store(Purges):
         """
         self._renew_log()
         self.sync()
-        epoch, last_boot_id, clean, *_ = self._rows("engine")[0]
+        epoch, last_boot_id, clean, *_ = self.engine_row()
         try:
             self._change_engine("boot", boot_id, epoch)
         except apsw.Error as error:
@@ -260,6 +260,10 @@ class Store(Purges):
             self._closed = True
             with faults.explained(self._path):
                 self._opened.close()
+
+    def suspect(self, error: BaseException) -> None:
+        """Raises CorruptDatabase where an error that nobody has foreseen comes from damaged pages."""
+        connection.suspect(self._connected(), self._path, error)
 
     def _close_clean(self) -> None:
         db = self._connected()

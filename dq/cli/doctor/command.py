@@ -56,8 +56,12 @@ def examine(db: str) -> Iterator[Finding]:
     yield from machine.check(db)
     try:
         with Reader.open(db) as reader:
-            yield from contents.check(db, reader, now)
+            damaged = False
+            for finding in contents.check(db, reader, now):
+                damaged = damaged or finding.check == contents.INTEGRITY
+                yield finding
             yield from owner.check(db, who)
-            yield from work.check(shlex.quote(db), reader, who, now)
+            if not damaged:  # else what the rows say is anybody's guess
+                yield from work.check(shlex.quote(db), reader, who, now)
     except StoreError as error:
         yield Finding(ERROR, type(error).__name__, str(error), "nothing can be read, or not all of it", "as it says")

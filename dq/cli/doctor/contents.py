@@ -23,13 +23,14 @@ FUTURE = 60_000_000  # microseconds
 DAY = 86_400_000_000  # the same
 YEAR = 365 * DAY  # the same
 SHOWN = 5  # examples in a finding
+INTEGRITY = "integrity"
 
 
 def check(db: str, reader: Reader, now: int) -> Iterator[Finding]:
     findings, quoted = reader.findings(SHOWN), shlex.quote(db)
     if findings:
         yield Finding(
-            ERROR, "integrity", "; ".join(findings), "the file is damaged, and what is in these pages may be lost",
+            ERROR, INTEGRITY, "; ".join(findings), "the file is damaged, and what is in these pages may be lost",
             f"copy {quoted} and {quoted}-wal to a safe place; then go back to a backup, or save what can be read: "
             f"sqlite3 {quoted} .recover | sqlite3 rescued.db",
         )  # fmt: skip
