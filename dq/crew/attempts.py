@@ -48,6 +48,8 @@ class Attempts:
 
     def again(self, member: Member, claim: Claim, failed: list[Again]) -> None:
         """Attempts that failed and are followed by others. The rows are in the claim still."""
+        if not failed:
+            return
         told = [(row, *_read(payload), began, busy) for row, payload, began, busy in failed]
         now = self._sup.clock.now()
         held: list[tuple[Row, int]] = []

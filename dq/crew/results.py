@@ -12,8 +12,9 @@ from dq import errors
 from dq.executor import frames, signing
 from dq.executor.contract import Capability
 from dq.executor.failures import Failure
+from dq.executor.frames import BadFrame
 from dq.model.payload import FAILURE, seal
-from dq.model.states import CANCELLED, DEAD, FAILED, RETRY, STATUS
+from dq.model.states import CANCELLED, COMPLETED, DEAD, FAILED, RETRY, STATUS
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ _FINAL = range(len(_STATES))
 # Times max_crashes: how often a step may be there when others may be the cause, until it is held to be it.
 PATIENCE = 10
 _NEEDS = {"timeout": Capability.HARD_TIMEOUT, "memory": Capability.MEMORY_LIMIT}
+
+
+def _written(message: frames.Results, done: list[Row]) -> list[tuple[int, int, bytes, int, int]]:
+    """The rows of a frame that are on record: where it names a step twice, the first one that ends it."""
+    fresh = {row[0] for row in done}
+    rows: list[tuple[int, int, bytes, int, int]] = []
+    for row in message.rows:
+        if row[0] in fresh and row[1] in _FINAL:
+            fresh.discard(row[0])
+            rows.append(row)
+    return rows
 
 
 def failure(error: errors.DqError) -> bytes:
@@ -62,17 +74,18 @@ class Results:
         held = claim.open
         done: list[Row] = []
         again: list[Again] = []
-        spent = 0
+        spent, strange = 0, COMPLETED
         epoch, pid, written = message.epoch, member.pid, self._committer.group.results
         flow = self._ledger.flow if claim.batch is None else None
         for id, status, payload, began, busy in message.rows:
             row = held.pop(id, None)
             if row is None or status not in _FINAL:
-                if row is not None and status == RETRY:
-                    held[id] = row  # until the others of this frame are through
-                    again.append((row, payload, began, busy))
-                else:
+                if row is None:
                     self._scheduler.stale += 1
+                    continue
+                held[id] = row  # until the others of this frame are through
+                again.append((row, payload, began, busy))
+                strange = strange if status == RETRY else status
                 continue
             seq = None
             if flow is not None:
@@ -84,8 +97,11 @@ class Results:
             self._finished(member, claim, done, spent, message)
             if claim.gate is not None or self._sup.dedups.open:
                 self._look(claim, done, message)
+        if strange:
+            raise BadFrame(f"a result with the status {strange}")  # what is left of the claim begins again elsewhere
         if again:
-            self._sup.attempts.again(member, claim, again)
+            # A frame may name one of them twice, or end it after all.
+            self._sup.attempts.again(member, claim, [*{one[0][0]: one for one in again if one[0][0] in held}.values()])
         if self._sup.limits.recycles:
             self._sup.limits.recycle(member)
 
@@ -101,15 +117,14 @@ class Results:
         if batch is not None:
             if batch.owner is not None:
                 if len(done) < len(message.rows):
-                    fresh = {row[0] for row in done}
-                    message = frames.Results(message.epoch, [row for row in message.rows if row[0] in fresh])
+                    message = frames.Results(message.epoch, _written(message, done))
                 self._committer.after_sync.append((batch.owner, message))
             self.count_down(batch, len(done))
 
     def _look(self, claim: Claim, done: list[Row], message: frames.Results) -> None:
         """Tells those who keep an eye on some of the steps."""
         attempts = {row[0]: row[1] for row in done}
-        rows = [row for row in message.rows if row[0] in attempts]
+        rows = _written(message, done)
         if claim.gate is not None:
             self._sup.queues.began(claim.gate, [(row[0], attempts[row[0]], row[3]) for row in rows])
         if self._sup.dedups.open:

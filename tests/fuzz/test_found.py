@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from dq.executor import frames, options
-from dq.executor.frames import BadFrame, Message, decode, encode
-from tests.unit.crewroom import Guest
+from dq.executor.frames import BadFrame, Message, Results, decode, encode
+from dq.model.states import COMPLETED, FAILED, RETRY
+from tests.unit.crewroom import Guest, Hand
 from tests.unit.hostroom import lodge
 
 _DEFINE = frames.Define(1, "m:f", "step", b"d" * 16, b"", "", 3)
@@ -85,3 +86,48 @@ def test_a_hosts_steps_have_its_own_ids_and_functions(tmp_path: Path) -> None:
                 inn.supervisor.hosts.hear(
                     inn.host, frames.Steps([(id, run.id, number, "0", 0, b"g" * 16, b"args")], [])
                 )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [(COMPLETED, b"result"), (FAILED, b"other")],
+        [(RETRY, b"\0" * 8 + b"other"), (COMPLETED, b"result")],
+    ],
+    ids=["ends-twice", "again"],
+)
+def test_who_waits_for_a_step_hears_what_is_on_record(tmp_path: Path, said: list[tuple[int, bytes]]) -> None:
+    """A frame that names a step twice counts once, for the client as for the file."""
+    with lodge(tmp_path) as inn:
+        function = inn.room.function()
+        hand = Hand(inn.room, function, 0)
+        [id] = inn.guest.submits(function, 1)
+        inn.turn()
+        [claim] = hand.claims()
+        rows = [(id, status, payload, 1, 1) for status, payload in said]
+        inn.supervisor.results.take(hand.member, Results(claim.epoch, rows))
+        inn.turn()
+        told = [row[:3] for message in inn.guest.hears(Results) for row in message.rows]
+        assert told == [(id, COMPLETED, b"result")]
+        assert inn.results() == {id: ("completed", b"result")}
+        assert inn.room.rows("SELECT count(*) FROM dq_attempt") == [(0,)]
+
+
+def test_a_step_with_a_status_that_there_is_not_is_not_lost(tmp_path: Path) -> None:
+    """Its worker goes, and it begins again."""
+    with lodge(tmp_path) as inn:
+        function = inn.room.function(cost=1000)
+        hand = Hand(inn.room, function, 0)
+        one, two = inn.guest.submits(function, 2)
+        inn.turn()
+        [claim] = hand.claims()
+        with pytest.raises(BadFrame, match="status 77"):
+            inn.supervisor.results.take(
+                hand.member, Results(claim.epoch, [(one, 77, b"other", 1, 1), (two, COMPLETED, b"result", 1, 1)])
+            )
+        inn.dies(hand.member)
+        again = Hand(inn.room, function, 1)
+        inn.turn()
+        [claim] = again.claims()
+        assert [row[0] for row in claim.rows] == [one]
+        assert inn.results() == {two: ("completed", b"result")}
