@@ -11,7 +11,7 @@ from dq.cli.options import db_option, json_option
 from dq.cli.table import iso, local, render, span
 
 if TYPE_CHECKING:
-    from dq.store.reader import RunLine
+    from dq.store.reader import RunLine, StepCounts
 
 
 @click.command("ls")
@@ -33,15 +33,23 @@ def command(db: str, everything: bool, unfinished: bool, limit: int, as_json: bo
                 break
             runs += page
             before = page[-1].id
-        counts = reader.run_counts()
-        alone = reader.step_counts()
-    if as_json:
-        print(json.dumps([as_dict(run) for run in runs], indent=1))
-        return
-    if runs:
-        print(render(["id", "workflow", "state", "done", "steps", "started", "took"], [_row(run) for run in runs]))
+        # What is read is put into words here, since what a damaged page holds may show only then.
+        told = _as_json(runs) if as_json else _as_text(runs, reader.run_counts(), reader.step_counts())
+    print(told)
+
+
+def _as_json(runs: list[RunLine]) -> str:
+    return json.dumps([as_dict(run) for run in runs], indent=1)
+
+
+def _as_text(runs: list[RunLine], counts: dict[str, int], alone: StepCounts) -> str:
     totals = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "no runs"
-    print(f"{totals}; {alone.done} of {alone.steps} steps done")
+    lines = [f"{totals}; {alone.done} of {alone.steps} steps done"]
+    if runs:
+        lines.insert(
+            0, render(["id", "workflow", "state", "done", "steps", "started", "took"], [_row(run) for run in runs])
+        )
+    return "\n".join(lines)
 
 
 def as_dict(run: RunLine) -> dict[str, object]:

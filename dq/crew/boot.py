@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 
@@ -32,6 +33,7 @@ from dq.store import faults, place
 from dq.store.store import Store
 
 _PR_SET_CHILD_SUBREAPER = 36
+_WISHES = {signal.SIGTERM, signal.SIGINT}
 DEFAULT_EXECUTOR = "cpu"
 UNUSABLE, DISK_FAILED, IN_USE = 3, 70, 75
 MEMBERS_MAX = SLOTS - 32  # the other slots are for hosts
@@ -65,6 +67,8 @@ def parse(arguments: list[str]) -> tuple[Options, int]:
 
 def main(arguments: list[str], launches: Launches | None = None) -> int:
     options, ready_fd = parse(arguments)
+    # Whoever has the file may be asked to leave before it is ready to hear that; then it hears it when it is.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WISHES)
     try:
         supervisor, listener = prepare(options, launches or Launches(options.db))
     except errors.DqError as error:
@@ -73,6 +77,7 @@ def main(arguments: list[str], launches: Launches | None = None) -> int:
             sys.stderr.write(f"dq: {error}\n")
         return IN_USE if isinstance(error, errors.DatabaseInUse) else UNUSABLE
     supervisor.heed_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WISHES)
     tell(ready_fd, {"pid": supervisor.pid, "error": None})
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -93,9 +94,13 @@ class Shell:
         for process in self._started:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+        # A supervisor outlives the `dq up` that has started it, and holds its pipes.
+        with contextlib.suppress(OSError, ValueError):
+            self.kill_supervisor()
         for pid in members(self.db):
             os.kill(pid, signal.SIGKILL)
+        for process in self._started:
+            process.communicate(timeout=LIMIT)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,3 +171,26 @@ def test_a_client_that_reads_late_still_hears_the_farewell(tmp_path: Path) -> No
         assert said[-1] == Farewell(stops=True)
         assert sum(len(message.rows) for message in said if isinstance(message, Results)) == count
         assert process.wait(20) == 0
+
+
+HASTY = """
+import os, signal, sys
+from dq.crew import boot
+from dq.store.store import Store
+sound = Store.boot
+def boot_and_be_asked_to_leave(self, boot_id):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return sound(self, boot_id)
+Store.boot = boot_and_be_asked_to_leave
+sys.exit(boot.main(sys.argv[1:]))
+"""
+
+
+def test_who_is_asked_to_leave_before_it_is_ready_is_ready_first(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    words = ["--db", str(tmp_path / "f.db"), "--workers", "0", "--ready-fd", str(theirs)]
+    with subprocess.Popen([sys.executable, "-c", HASTY, *words], pass_fds=[theirs]) as process:
+        os.close(theirs)
+        with open(ours) as pipe:
+            assert json.loads(pipe.readline())["error"] is None
+        assert process.wait(30) == 0
