@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import resource
 import tempfile
@@ -28,8 +29,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("dq")
 
 
-def pytest_configure() -> None:
-    """Some tests end processes by SIGSEGV; their cores are of no use to anybody."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Some tests end processes by SIGSEGV; their cores are of no use to anybody.
+
+    Tests start thousands of processes, and each would compile all modules anew where the environment forbids Python to
+    keep what it has compiled.
+    """
+    if not hasattr(config, "workerinput"):
+        for folder in ("dq", "executors", "tests"):
+            compileall.compile_dir(ROOT / folder, quiet=2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 

@@ -44,7 +44,7 @@ def examine(folder: Path, first: int, last: int) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize(
-    ("first", "count"), [(0, 250), *[pytest.param(part * 1000, 1000, marks=pytest.mark.soak) for part in range(1, 11)]]
+    ("first", "count"), [(0, 120), *[pytest.param(part * 1000, 1000, marks=pytest.mark.soak) for part in range(1, 11)]]
 )
 def test_damaged_databases(folder: Path, first: int, count: int) -> None:
     """Each is opened by the reader, the commands that list, the doctor and the store: they answer rightly, or refuse."""

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 MILLION = 1_000_000
 
 
-@pytest.mark.parametrize("count", [200_000, pytest.param(MILLION, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [100_000, pytest.param(MILLION, marks=pytest.mark.soak)])
 def test_a_workflow_that_fans_out_to_a_million(engine: dq.Engine, count: int) -> None:
     run = engine.start(misfits.million, count)
     assert run.result(110) == count * (count - 1)
