@@ -15,6 +15,7 @@ from tests.judge import mutant, scenarios
 from tests.judge.checker import Finding
 from tests.judge.scenarios import Scene
 
+TELLINGS = 4
 Story = Callable[[Scene], list[Finding]]
 
 STORIES: dict[str, tuple[Story, str]] = {  # what is lacking -> the story, and what the judge finds then
@@ -34,9 +35,16 @@ def test_a_sound_supervisor_comes_through(tmp_path: Path, story: Story) -> None:
 
 @pytest.mark.parametrize("lacks", STORIES)
 def test_a_supervisor_that_lacks_a_guard_is_found_out(tmp_path: Path, lacks: str) -> None:
+    """Some misfortunes are a matter of which event the kernel tells first, so a story may be told again."""
     story, kind = STORIES[lacks]
-    found = story(Scene(tmp_path, lacks))
-    assert kind in {finding.kind for finding in found}, found
+    found: set[str] = set()
+    for telling in range(TELLINGS):
+        folder = tmp_path / str(telling)
+        folder.mkdir()
+        found |= {finding.kind for finding in story(Scene(folder, lacks))}
+        if kind in found:
+            return
+    pytest.fail(f"told {TELLINGS} times, and all that was found is: {found}")
 
 
 def test_every_guard_has_a_story() -> None:
