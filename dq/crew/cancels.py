@@ -14,6 +14,7 @@ from dq.crew.results import failure
 from dq.crew.withdrawals import withdraw
 from dq.executor import frames
 from dq.executor.contract import Capability
+from dq.executor.options import TIMED_OUT
 from dq.model.states import CANCELLED, RunState
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from dq.crew.ledger import Run
     from dq.crew.members import Member
     from dq.crew.supervisor import Supervisor
-
-TIMED_OUT = "it has run out of time"
 
 
 class Doom(NamedTuple):

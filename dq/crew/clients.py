@@ -42,9 +42,8 @@ class Client:
         self.functions: dict[int, Function] = {}
         self.ids = Leases()
         self.batches: set[Batch] = set()
-        self.heirs: list[
-            tuple[Client, set[int]]
-        ] = []  # who wants results of steps that are this one's while it is here
+        # Who wants results of steps that are this one's while it is here.
+        self.heirs: list[tuple[Client, set[int]]] = []
 
     def owns_fresh(self, rows: list[tuple[int, int, bytes]]) -> bool:
         """Whether ids are consecutive, of a lease of this connection, and above all that were submitted from it.
@@ -250,6 +249,7 @@ class Clients:
         for start in range(0, len(recorded), ADOPT_CHUNK):
             self.answer(client, frames.Results(0, recorded[start : start + ADOPT_CHUNK]))
         open_ids = sorted(ids - {row[0] for row in recorded})
+        others: dict[Client, None] = {}
         for batch in self._ledger.batches.values():
             at = bisect_left(open_ids, batch.first)
             if at == len(open_ids) or open_ids[at] > batch.last:
@@ -258,8 +258,9 @@ class Clients:
                 batch.owner = client.peer
                 client.batches.add(batch)
             elif batch.owner is not client.peer:
-                # It may be the same client's old connection, whose end is not heard yet.
-                self.all[batch.owner.fd].heirs.append((client, set(open_ids)))
+                others[self.all[batch.owner.fd]] = None
+        for other in others:  # it may be the same client's old connection, whose end is not heard yet
+            other.heirs.append((client, set(open_ids)))
         gone = set(open_ids) - self._store.known_steps(open_ids) if open_ids else ()
         if gone:  # it has ended and was tidied up; nobody shall wait for ever
             self.answer(client, frames.Results(0, [(id, FAILED, self._results.forgotten, 0, 0) for id in gone]))

@@ -122,7 +122,7 @@ class Door:
 
 def _other_key(pid: int, theirs: bytes) -> str:
     mine = "a signing key" if signing.mark() else "no signing key"
-    yours = f"{'another one' if signing.mark() else 'one'}" if theirs else "none"
+    yours = "none" if not theirs else "another one" if signing.mark() else "one"
     return (
         f"this supervisor (pid {pid}) works with {mine}, and you have {yours}: what you hand over would be refused by its "
         "workers. Nothing was done. Use the same key on both sides (dq.Engine(path, signing_key=...), "

@@ -11,7 +11,7 @@ from dq.crew.claims import Row
 from dq.crew.members import Member
 from dq.executor import frames
 from dq.executor.frames import BadFrame
-from dq.executor.options import SUPERVISOR
+from dq.executor.options import CHECKPOINT, SUPERVISOR
 from dq.model.states import STATUS, RunState, StepState
 from dq.store.group import AttemptRow
 
@@ -147,8 +147,12 @@ class Hosts:
         self, host: Member, asked: list[tuple[int, int, int, str, int, bytes, bytes]], terms: dict[int, frames.Term]
     ) -> None:
         functions, flow, written = self.functions[host], self._ledger.flow, self._committer.group.flow_steps
-        if not functions.keys() >= {row[2] for row in asked}:
+        numbers = {row[2] for row in asked}
+        if not functions.keys() >= numbers:
             raise BadFrame("steps of functions that were not introduced")
+        marks = {number for number in numbers if functions[number].name == CHECKPOINT}
+        if marks and not all(row[3].partition(".")[0].isdecimal() for row in asked if row[2] in marks):
+            raise BadFrame("a checkpoint of no chapter")  # its run could never go on from it
         if not host.ids.spend_all([row[0] for row in asked]):
             raise BadFrame("steps with ids that are not this host's to give, or that it has given already")
         now = self._sup.clock.now()

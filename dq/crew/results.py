@@ -14,7 +14,7 @@ from dq.executor.contract import Capability
 from dq.executor.failures import Failure
 from dq.executor.frames import BadFrame
 from dq.model.payload import FAILURE, seal
-from dq.model.states import CANCELLED, COMPLETED, DEAD, FAILED, RETRY, STATUS
+from dq.model.states import CANCELLED, DEAD, FAILED, RETRY, STATUS
 from dq.store.group import AttemptRow
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Results:
         held = claim.open
         done: list[Row] = []
         again: list[Again] = []
-        spent, strange = 0, COMPLETED
+        spent = 0
+        strange: int | None = None
         epoch, pid, written = message.epoch, member.pid, self._committer.group.results
         flow = self._ledger.flow if claim.batch is None else None
         for id, status, payload, began, busy in message.rows:
@@ -97,7 +98,7 @@ class Results:
             self._finished(member, claim, done, spent, message)
             if claim.gate is not None or self._sup.dedups.open:
                 self._look(claim, done, message)
-        if strange:
+        if strange is not None:
             raise BadFrame(f"a result with the status {strange}")  # what is left of the claim begins again elsewhere
         if again:
             # A frame may name one of them twice, or end it after all.

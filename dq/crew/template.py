@@ -81,9 +81,8 @@ def main() -> NoReturn:
     try:
         for own in ("dq.executor.member", "dq.executor.berth", "dq.flow.host"):
             importlib.import_module(own)  # while the path is still dq's own
-        hello = (
-            orders.next()
-        )  # its supervisor has the file by now; while it takes it over, nobody may hold the crew's lock
+        # The supervisor has the file when it speaks; while it takes it over, nobody may hold the crew's lock.
+        hello = orders.next()
         share_crew(db)  # held as long as the process and what it forks
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.context is None:
             os._exit(2)

@@ -12,6 +12,7 @@ SUPERVISOR = "dq"  # the executor of what the supervisor itself ends: timers, wa
 # What it ends, as functions on record.
 SLEEP, WAIT_SIGNAL, SEND_SIGNAL = "dq:sleep", "dq:wait_signal", "dq:signal"
 PUBLISH, PATCHED, CHECKPOINT = "dq:publish", "dq:patched", "dq:checkpoint"
+TIMED_OUT = "it has run out of time"  # the cause of a cancel that comes from a run's time limit
 
 
 class Options(msgspec.Struct, frozen=True, array_like=True):

@@ -16,6 +16,7 @@ from greenlet import GreenletExit, greenlet
 
 from dq.errors import Cancelled, RunTimeout, StoreError
 from dq.executor.frames import Block, Finish
+from dq.executor.options import TIMED_OUT
 from dq.flow import difference
 from dq.flow.asking import Args, Asking, Kwargs, Restart
 from dq.flow.journal import Journal, Scope
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from dq.flow.home import Home
     from dq.flow.loop import FlowLoop
 
-TIMED_OUT = "it has run out of time"
 UNDO = "!"  # ends the name of the branch that compensations run in
 
 

@@ -191,8 +191,7 @@ class Reads:
     def checkpoint_at(self, step: int) -> tuple[bytes, int, int]:
         """With what a run goes on from a checkpoint: its arguments, its chapter, its time in microseconds UTC."""
         args, scope, at = self._rows("checkpoint_at", step)[0]
-        chapter = scope.partition(".")[0]  # what a host gone wrong has said may be anything
-        return args, int(chapter) + 1 if chapter.isdecimal() else 1, at
+        return args, int(scope.partition(".")[0]) + 1, at
 
     def fork_size(self, run: int, before: int, until: int, dropped: str) -> tuple[int, int, int]:
         """(steps that a fork copies, the last number of their order of delivery, signals that they have taken)."""

@@ -27,7 +27,7 @@ from dq.store.store import Store
 from tests.judge import bodies
 from tests.judge.checker import Finding, judge
 from tests.judge.history import Begin, History
-from tests.process.crews import ROOT, dial, rows, serving
+from tests.process.crews import ROOT, dial, rows, serving, state
 from tests.waiting import wait_until
 
 
@@ -108,7 +108,7 @@ def dead_with_a_result(scene: Scene) -> list[Finding]:
         future = scene.submit(engine, "gate")
         worker = scene.begun(1).pid
         os.kill(supervisor.pid, signal.SIGSTOP)
-        wait_until(lambda: _state(supervisor.pid) == "T", what="it hears of nothing any more")
+        wait_until(lambda: state(supervisor.pid) == "T", what="it hears of nothing any more")
         scene.open("gate")
         wait_until(lambda: scene.ended(1) and not _is_at_work(scene.db, worker), what="its result is sent")
         os.kill(worker, signal.SIGKILL)
@@ -203,12 +203,4 @@ def _is_at_work(db: Path, pid: int) -> bool:
 
 
 def _lives(pid: int) -> bool:
-    return _state(pid) not in "ZX"
-
-
-def _state(pid: int) -> str:
-    """The kernel's letter for what a process does; X where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
+    return state(pid) not in ("Z", "X", "")

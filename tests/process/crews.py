@@ -50,6 +50,14 @@ def rows(db: str | Path, statement: str) -> list[tuple[Any, ...]]:
         return file.execute(statement).fetchall()
 
 
+def state(pid: int) -> str:
+    """A process's state as the kernel has it, "" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def members(db: Path) -> list[int]:
     """Every process but this one that has the crew or lock file of the database open."""
     pids = [name for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]

@@ -15,8 +15,7 @@ import pytest
 import dq
 from dq.executor.frames import VERSION, Hello, encode
 from tests.process import flows
-from tests.process.crews import dial, serving
-from tests.process.test_hangs import state
+from tests.process.crews import dial, serving, state
 from tests.waiting import wait_until
 
 GIB = 1 << 30

@@ -14,7 +14,7 @@ import pytest
 import dq
 from dq.crew.reaper import GRACE
 from tests.process import flows
-from tests.process.crews import rows
+from tests.process.crews import rows, state
 from tests.waiting import wait_until
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
@@ -28,14 +28,6 @@ def sleeper() -> int:
         while True:
             signal.pause()
     return child
-
-
-def state(pid: int) -> str:
-    """A process's state as the kernel has it, "" if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 @dq.step

@@ -15,8 +15,8 @@ import pytest
 
 import dq
 from tests.process import flows
-from tests.process.crews import rows
-from tests.process.test_hangs import sleeper, state
+from tests.process.crews import rows, state
+from tests.process.test_hangs import sleeper
 from tests.waiting import wait_until
 
 ATTEMPTS = "SELECT outcome, charged, cause FROM dq_attempt ORDER BY attempt"

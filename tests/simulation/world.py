@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from sqlite3 import connect
 from typing import Any
 from unittest import mock
 
@@ -28,6 +27,7 @@ from dq.executor.frames import Context, Define, Fork
 from dq.executor.slots import SlotReader, open_slots
 from dq.flow.queue import Queue
 from dq.store.store import Store
+from tests.process.crews import rows
 from tests.simulation.clients import STEPS, Client
 from tests.simulation.hosts import Host
 from tests.simulation.judge import Judge
@@ -205,11 +205,7 @@ class World:
         self.store.close(clean=False)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        file = connect(f"file:{self.db}?mode=ro", uri=True)
-        try:
-            return file.execute(statement).fetchall()
-        finally:
-            file.close()
+        return rows(self.db, statement)
 
     def close(self) -> None:
         self.abandon()

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from sqlite3 import connect
 from typing import Any
 
 from dq.crew.clients import Client
@@ -27,6 +26,7 @@ from dq.executor.slots import SlotReader, SlotWriter, open_slots
 from dq.model.clock import Clock, SystemClock
 from dq.model.states import COMPLETED
 from dq.store.store import Store
+from tests.process.crews import rows
 
 _ABLE = Capability.KILL | Capability.HARD_TIMEOUT | Capability.MEMORY_LIMIT
 CONTEXT = Context("python", "", "/", (), "")
@@ -147,11 +147,7 @@ class Room:
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """What is in the file once all is settled."""
         self.supervisor.committer.settle()
-        file = connect(f"file:{self.db}?mode=ro", uri=True)
-        try:
-            return file.execute(statement).fetchall()
-        finally:
-            file.close()
+        return rows(self.db, statement)
 
     def close(self) -> None:
         """Ends as by a kill: nothing is put right."""

@@ -17,30 +17,18 @@ from dq.crew.kernel import Linux
 from dq.crew.limits import DUMP_WAIT, Limits
 from dq.executor.frames import Claim, Stop
 from tests.unit.crewroom import Guest, Hand, Room, open_room
+from tests.unit.timekeeping import Seconds
 
 SECOND = 10**9
 
 
-class Time:
-    """The supervisor's clock."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> int:
-        return int(self.seconds * 1_000_000)
+@pytest.fixture
+def clock() -> Seconds:
+    return Seconds()
 
 
 @pytest.fixture
-def clock() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def room(tmp_path: Path, clock: Time) -> Iterator[Room]:
+def room(tmp_path: Path, clock: Seconds) -> Iterator[Room]:
     with open_room(tmp_path, clock=clock) as room:
         yield room
 
@@ -48,7 +36,7 @@ def room(tmp_path: Path, clock: Time) -> Iterator[Room]:
 class Scene:
     """A worker that has been given steps of half a second each, and what the supervisor does to it."""
 
-    def __init__(self, room: Room, clock: Time, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> None:
+    def __init__(self, room: Room, clock: Seconds, monkeypatch: pytest.MonkeyPatch, count: int = 1) -> None:
         self.room = room
         self.clock = clock
         self.asked: list[float] = []
@@ -77,7 +65,7 @@ class Scene:
         self.hand.finishes(self.claim, self.ids[place])
 
     def passes(self, seconds: float) -> None:
-        """Time goes by, with every timer at its time."""
+        """Seconds goes by, with every timer at its time."""
         timers, end = self.room.supervisor.timers, self.clock.seconds + seconds
         while (left := timers.timeout(self.clock.seconds)) is not None and self.clock.seconds + left <= end:
             self.clock.seconds += left + 1e-9
@@ -86,7 +74,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(room: Room, clock: Time, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(room: Room, clock: Seconds, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(room, clock, monkeypatch, count=2)
 
 
@@ -206,7 +194,7 @@ def test_a_worker_that_has_grown_leaves(room: Room) -> None:
 
 
 def test_a_hung_worker_that_died_meanwhile_is_not_killed_again(
-    room: Room, clock: Time, monkeypatch: pytest.MonkeyPatch
+    room: Room, clock: Seconds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the wish for its stack and the kill it has died; its number and its descriptor may be others' by then."""
     hand = Hand(room, room.function(), 3)

@@ -23,6 +23,7 @@ from dq.executor.frames import Results
 from dq.executor.slots import SlotReader
 from dq.model.payload import HEAD
 from tests.unit.crewroom import Guest, Hand, Room, open_room
+from tests.unit.timekeeping import Seconds
 from tests.waiting import wait_until
 
 KILLED = Death(signal.SIGKILL, 50 << 10)
@@ -187,23 +188,12 @@ def test_one_that_is_gone_before_it_is_known_is_not_adopted(room: Room, process:
     assert member.pid == 0
 
 
-class Time:
-    def __init__(self) -> None:
-        self.seconds = 100.0  # seconds
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> int:
-        return 0
-
-
 @pytest.fixture
-def clock() -> Time:
-    return Time()
+def clock() -> Seconds:
+    return Seconds()
 
 
-def looks(watch: Watch, clock: Time, member: Member, seconds: float) -> list[str]:
+def looks(watch: Watch, clock: Seconds, member: Member, seconds: float) -> list[str]:
     """The supervisor looks at each tick for so many seconds; what it finds."""
     found: list[str] = []
     for _ in range(round(seconds / watch.tick)):
@@ -212,7 +202,7 @@ def looks(watch: Watch, clock: Time, member: Member, seconds: float) -> list[str
     return found
 
 
-def test_a_beating_heart_is_never_hung(room: Room, clock: Time) -> None:
+def test_a_beating_heart_is_never_hung(room: Room, clock: Seconds) -> None:
     hand = Hand(room, room.function(), 0)
     watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())
     for _ in range(30):
@@ -221,7 +211,7 @@ def test_a_beating_heart_is_never_hung(room: Room, clock: Time) -> None:
 
 
 def test_without_a_beat_it_is_stopped_or_makes_no_progress(
-    room: Room, clock: Time, process: subprocess.Popen[bytes]
+    room: Room, clock: Seconds, process: subprocess.Popen[bytes]
 ) -> None:
     member = member_of(process, room)
     watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())
@@ -234,7 +224,7 @@ def test_without_a_beat_it_is_stopped_or_makes_no_progress(
     os.close(member.pidfd)
 
 
-def test_one_that_burns_cpu_is_busy(room: Room, clock: Time) -> None:
+def test_one_that_burns_cpu_is_busy(room: Room, clock: Seconds) -> None:
     """This process stands in for it: between two looks it works."""
     hand = Hand(room, room.function(), 0)
     hand.member.pid = os.getpid()
@@ -246,7 +236,7 @@ def test_one_that_burns_cpu_is_busy(room: Room, clock: Time) -> None:
         assert looks(watch, clock, hand.member, 0.5) == []
 
 
-def test_after_a_stop_of_the_supervisor_itself_nobody_is_hung(room: Room, clock: Time) -> None:
+def test_after_a_stop_of_the_supervisor_itself_nobody_is_hung(room: Room, clock: Seconds) -> None:
     hand = Hand(room, room.function(), 0)
     hand.member.pid = os.getpid()
     watch = Watch(SlotReader(room.memory), 2.0, clock, Linux())

@@ -33,6 +33,19 @@ class Clock:
         return self.micros / SECOND
 
 
+class Seconds:
+    """A clock whose two sides a test moves together."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> int:
+        return int(self.seconds * SECOND)
+
+
 class Office:
     """A supervisor without processes, and one client that books."""
 
