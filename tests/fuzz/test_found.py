@@ -9,6 +9,7 @@ import pytest
 
 from dq.executor import frames, options
 from dq.executor.frames import BadFrame, Message, Results, decode, encode
+from dq.executor.options import CHECKPOINT, SUPERVISOR
 from dq.model.states import COMPLETED, FAILED, RETRY
 from tests.unit.crewroom import Guest, Hand
 from tests.unit.hostroom import lodge
@@ -86,6 +87,17 @@ def test_a_hosts_steps_have_its_own_ids_and_functions(tmp_path: Path) -> None:
                 inn.supervisor.hosts.hear(
                     inn.host, frames.Steps([(id, run.id, number, "0", 0, b"g" * 16, b"args")], [])
                 )
+
+
+def test_a_checkpoint_of_no_chapter_is_refused(tmp_path: Path) -> None:
+    """The supervisor would not know with which chapter its run goes on."""
+    with lodge(tmp_path) as inn:
+        run, function = inn.start("r"), inn.room.function(CHECKPOINT, executor=SUPERVISOR)
+        inn.supervisor.hosts.functions[inn.host][function.id] = function
+        row = (next(inn.ids), run.id, function.id, "completed", 0, b"g" * 16, b"args")
+        with pytest.raises(BadFrame, match="no chapter"):
+            inn.supervisor.hosts.hear(inn.host, frames.Steps([row], []))
+        assert inn.room.rows("SELECT count(*) FROM dq_step") == [(0,)]
 
 
 @pytest.mark.parametrize(
